@@ -1,0 +1,79 @@
+package relay
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"sync/atomic"
+)
+
+// Conn is a TCP connection whose first bytes were already read, to decide where
+// it goes. Reading from Conn replays them first. One goroutine reads at a time.
+//
+// It embeds *net.TCPConn, not net.Conn, so that everything a TCP connection can
+// do is still there. The price is that WriteTo and ReadFrom are promoted too;
+// WriteTo would skip the replayed bytes. Conn defines both, and there lies the
+// data path that [io.Copy] finds.
+type Conn struct {
+	*net.TCPConn
+	head *bytes.Reader // what was read while deciding; nil when there is none
+	r    io.Reader     // head, then TCPConn
+}
+
+// NewConn returns a Conn that reads head and then c. It keeps head until it has
+// been read.
+func NewConn(c *net.TCPConn, head []byte) *Conn {
+	if len(head) == 0 {
+		return &Conn{TCPConn: c, r: c}
+	}
+	h := bytes.NewReader(head)
+	return &Conn{TCPConn: c, head: h, r: io.MultiReader(h, c)}
+}
+
+// Read implements [io.Reader].
+func (c *Conn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// WriteTo implements [io.WriterTo]. To a *Conn or *net.TCPConn the kernel moves
+// the bytes.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	var moved atomic.Int64
+	_, err := transfer(w, c, &moved)
+	return moved.Load(), err
+}
+
+// ReadFrom implements [io.ReaderFrom]. From a *Conn or *net.TCPConn, and from
+// what [net.TCPConn.ReadFrom] can splice or send, the kernel moves the bytes.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	if tcpOf(r) == nil {
+		return c.TCPConn.ReadFrom(r)
+	}
+	var moved atomic.Int64
+	_, err := transfer(c, r, &moved)
+	return moved.Load(), err
+}
+
+// takeHead returns the bytes that are still to be replayed. They are the caller's
+// then; from now on c reads from the connection alone.
+func (c *Conn) takeHead() []byte {
+	if c.head == nil {
+		return nil
+	}
+	head := make([]byte, c.head.Len())
+	c.head.Read(head)
+	c.head, c.r = nil, c.TCPConn
+	return head
+}
+
+// tcpOf returns the TCP connection that c is, or nil.
+//
+// Not by an interface: a type that embeds *net.TCPConn and replays bytes of its
+// own has all of its methods.
+func tcpOf(c any) *net.TCPConn {
+	switch c := c.(type) {
+	case *Conn:
+		return c.TCPConn
+	case *net.TCPConn:
+		return c
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package relay
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// side is one end of a tunnel, and the reasons that are laid to it.
+type side struct {
+	Duplex
+	closed, reset, timeout Reason
+
+	// finSent is set before our FIN to this side leaves.
+	finSent atomic.Bool
+}
+
+// reason names the way in which err ended the side.
+func (s *side) reason(err error) Reason {
+	// A kernel that gives a peer up reports the last ICMP error, if there was
+	// one, in place of ETIMEDOUT (tcp_write_err).
+	for _, gone := range []error{unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH} {
+		if errors.Is(err, gone) {
+			return s.timeout
+		}
+	}
+	return s.reset
+}
+
+// closeWrite sends FIN, or close_notify.
+func (s *side) closeWrite() error {
+	s.finSent.Store(true)
+	if tcpOf(s.Duplex) == nil {
+		// crypto/tls gives its close_notify five seconds. That a slow reader
+		// has filled the send buffer must not cost it the end of its stream.
+		waitWritable(s.Duplex)
+	}
+	err := s.CloseWrite()
+	if errors.Is(err, unix.ENOTCONN) {
+		// The side has been reset, or has closed and was told so by RST. All of
+		// this direction was written. The other one, if it still runs, finds
+		// the reset by reading: shutdown(2) does not take it away.
+		return nil
+	}
+	return err
+}
+
+// falseEOF reports whether an EOF read from s was in truth a reset.
+//
+// A socket reports its reset once, to the first operation that asks. If that is
+// a write of the other direction, read(2) returns the bytes still queued and
+// then 0, as after FIN, perhaps before the other direction has come to record
+// its error. (crypto/tls lets 0 pass for the end, if it comes between records.)
+// What tells the two apart is the state: a socket to which we have not sent FIN
+// is CLOSE_WAIT after FIN, and CLOSE after a reset.
+func (s *side) falseEOF() bool {
+	info, err := tcpInfo(s.Duplex)
+	// In this order: a CLOSE that our own FIN led to is seen after finSent.
+	return err == nil && info.State == tcpClose && !s.finSent.Load()
+}
+
+// direction is what flows from one side to the other.
+type direction struct {
+	src, dst *side
+	moved    atomic.Int64 // bytes that dst's socket has taken
+}
+
+// copy relays until src's EOF, when it returns a nil error. Otherwise it returns
+// the side that failed. If that is src, everything it sent has been written to
+// dst.
+func (d *direction) copy() (failed *side, err error) {
+	dstFailed, err := transfer(d.dst.Duplex, d.src.Duplex, &d.moved)
+	switch {
+	case err == nil && d.src.falseEOF():
+		return d.src, opError("read", d.src, unix.EPIPE)
+	case dstFailed:
+		return d.dst, err
+	default:
+		return d.src, err
+	}
+}
+
+// run relays one direction and tells the other side how it ended.
+func (p *Pipe) run(d *direction) {
+	defer p.watch.directionEnded()
+
+	failed, err := d.copy()
+	if err == nil && p.passEOF(d) {
+		failed, err = d.dst, d.dst.closeWrite()
+	}
+	if err != nil {
+		p.fail(failed, err)
+	}
+	if err != nil && failed == d.src {
+		// The other direction has nowhere to write to. It may be waiting for
+		// bytes, or for room in a TLS stream that failed for reasons of its own.
+		past := time.Unix(1, 0)
+		d.dst.SetReadDeadline(past)
+		d.src.SetWriteDeadline(past)
+	}
+	// If it was dst that failed, the other direction goes on: what dst had sent
+	// is still in its receive queue, even after RST.
+}
+
+// passEOF records that d's source has ended and reports whether the other side
+// may be told. Once the tunnel is cut it may not: it is to see RST.
+func (p *Pipe) passEOF(d *direction) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.firstFIN == "" {
+		p.firstFIN = d.src.closed
+	}
+	return p.reason == ""
+}
+
+// fail records that s failed with err, unless the tunnel has been cut before.
+func (p *Pipe) fail(s *side, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// EPIPE only says that the other direction was told why.
+	vague := p.failed == s && errors.Is(p.err, unix.EPIPE)
+	if p.reason == "" || vague {
+		p.reason, p.err, p.failed = s.reason(err), err, s
+	}
+}
+
+// finish closes both sides, in the way that they are to see it.
+func (p *Pipe) finish() (Reason, error) {
+	p.mu.Lock()
+	reason, err, failed, firstFIN := p.reason, p.err, p.failed, p.firstFIN
+	p.mu.Unlock()
+
+	switch {
+	case reason == "":
+		p.client.Close()
+		p.upstream.Close()
+		return firstFIN, nil
+	case failed == &p.client:
+		settle(p.upstream.Duplex, p.limits.HalfClosed)
+	case failed == &p.upstream:
+		settle(p.client.Duplex, p.limits.HalfClosed)
+	}
+	Abort(p.client.Duplex)
+	Abort(p.upstream.Duplex)
+	return reason, err
+}

@@ -1,0 +1,137 @@
+// Package relay moves bytes between two established connections, in both
+// directions, until each side has said that it is done, one of them has failed,
+// or a limit is reached.
+//
+// A [Pipe] is the relay of one tunnel. A [Conn] is a TCP connection whose first
+// bytes were read to decide where it goes; a Pipe, and [io.Copy], relay those
+// bytes first. Between two TCP connections the kernel moves the bytes: copy.go
+// has the loop and says when it copies and when it splices.
+//
+// What a peer sees is the truth: FIN if the other side has sent FIN and
+// everything before it has been delivered, RST if the stream was cut. Urgent
+// bytes are lost, unless SO_OOBINLINE makes them ordinary ones.
+//
+// The package does not accept, dial, decide, log or set socket options (but for
+// SO_LINGER at a cut). Keepalive and TCP_USER_TIMEOUT are set by whoever makes
+// the sockets; without them a peer that vanishes is noticed by Limits alone.
+package relay
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// Duplex is one side of a tunnel: a *Conn, a *net.TCPConn, or a *tls.Conn that
+// has completed its handshake. (crypto/tls accepts FIN between two records in
+// place of close_notify, and so does Pipe.) Anything else is relayed too, but it is closed
+// without RST when the tunnel is cut.
+type Duplex interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Limits bound a tunnel in time. Zero means no limit. Reaching one cuts the
+// tunnel: both sides see RST.
+//
+// The data path only counts bytes, it takes no time stamps. Idle and HalfClosed
+// are therefore noticed up to a quarter late, never early.
+type Limits struct {
+	// Idle is how long a tunnel may live without a byte in either direction.
+	Idle time.Duration
+
+	// HalfClosed is the same once one direction has ended. It also bounds how
+	// long a side that is about to see RST may take to receive what was sent to
+	// it before; for that alone, zero means 5 minutes.
+	HalfClosed time.Duration
+
+	// Lifetime is how long a tunnel may live at all.
+	Lifetime time.Duration
+}
+
+// Reason says why a tunnel ended. The values are logged and are metric labels.
+type Reason string
+
+const (
+	ClientClosed    Reason = "client-closed"    // both sides sent FIN, the client first
+	UpstreamClosed  Reason = "upstream-closed"  // both sides sent FIN, upstream first
+	ClientReset     Reason = "client-reset"     // RST, or a TLS stream that is broken
+	UpstreamReset   Reason = "upstream-reset"   // the same
+	ClientTimeout   Reason = "client-timeout"   // keepalive or TCP_USER_TIMEOUT gave it up
+	UpstreamTimeout Reason = "upstream-timeout" // the same
+	Idle            Reason = "idle"             // Limits.Idle
+	HalfClosed      Reason = "half-closed"      // Limits.HalfClosed
+	Lifetime        Reason = "lifetime"         // Limits.Lifetime
+	SourceGone      Reason = "source-gone"      // its source address left the host
+	Drained         Reason = "drained"          // the process ends
+	Killed          Reason = "killed"           // an operator asked for it
+)
+
+// Pipe relays between a client and an upstream.
+//
+// The first cause that cuts it stands: a later error or End adds nothing.
+type Pipe struct {
+	client, upstream side
+	up, down         direction
+	limits           Limits
+	watch            watch
+
+	mu       sync.Mutex
+	firstFIN Reason // guarded by mu; whose EOF came first
+	reason   Reason // guarded by mu; why it was cut, or empty
+	err      error  // guarded by mu; what the failed side said
+	failed   *side  // guarded by mu; nil if the cut came from End
+}
+
+// NewPipe returns a Pipe between client and upstream, which it owns from now on:
+// Run and End close them.
+func NewPipe(client, upstream Duplex, l Limits) *Pipe {
+	p := &Pipe{limits: l}
+	p.client = side{Duplex: client, closed: ClientClosed, reset: ClientReset, timeout: ClientTimeout}
+	p.upstream = side{Duplex: upstream, closed: UpstreamClosed, reset: UpstreamReset, timeout: UpstreamTimeout}
+	p.up.src, p.up.dst = &p.client, &p.upstream
+	p.down.src, p.down.dst = &p.upstream, &p.client
+	p.watch.pipe = p
+	return p
+}
+
+// Run relays until both directions have ended, and closes both sides. It is
+// called once, and uses one more goroutine, which ends before Run returns. The
+// error is nil unless a side failed; then it is what that side said.
+//
+// EOF of one side is passed on as a half-close, so that a client that has sent
+// its request can still read the reply. When a side fails, what it had sent
+// before is delivered to the other side, which sees RST only then.
+func (p *Pipe) Run() (Reason, error) {
+	p.watch.start()
+	defer p.watch.stop()
+
+	var up sync.WaitGroup
+	up.Go(p.runUp) // ends by EOF, by an error of its own, or by fail or End
+	p.run(&p.down)
+	up.Wait()
+
+	return p.finish()
+}
+
+// runUp is a method so that a stack dump names it.
+func (p *Pipe) runUp() { p.run(&p.up) }
+
+// End cuts the tunnel: both sides see RST, and Run returns r. It may be called
+// at any time, more than once, and by several goroutines. A tunnel that has been
+// cut already keeps its reason; one that has ended is left alone.
+func (p *Pipe) End(r Reason) {
+	p.mu.Lock()
+	if p.reason == "" {
+		p.reason = r
+	}
+	p.mu.Unlock()
+	Abort(p.client.Duplex)
+	Abort(p.upstream.Duplex)
+}
+
+// Up returns how many bytes upstream's socket has taken so far.
+func (p *Pipe) Up() int64 { return p.up.moved.Load() }
+
+// Down returns how many bytes the client's socket has taken so far.
+func (p *Pipe) Down() int64 { return p.down.moved.Load() }
