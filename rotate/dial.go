@@ -1,0 +1,153 @@
+package rotate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"swivel/internal/sockopt"
+)
+
+// ErrExhausted means that every source of the pool has all its ports in use
+// towards the destination.
+var ErrExhausted = errors.New("rotate: every source address is exhausted for this destination")
+
+// ErrResources means that this process or host could not make another socket.
+var ErrResources = errors.New("rotate: out of sockets")
+
+// Dialer connects through a Pool.
+type Dialer struct {
+	Pool *Pool
+
+	// Options are set on every socket before it connects.
+	Options []sockopt.Option
+}
+
+// Upstream is a connection made through a source. Whoever called Dial closes it,
+// and then calls Done.
+type Upstream struct {
+	*net.TCPConn
+	Source   netip.Addr
+	Attempts int // connects that were tried, this one included
+	turn     *Turn
+}
+
+// Done tells the pool that the connection has ended. It may be called twice.
+func (u *Upstream) Done() { u.turn.Done() }
+
+// Error is why no connection came about, as told by the attempt that says most.
+type Error struct {
+	Source   netip.Addr     // what it tried to leave by; invalid when there was no source
+	Addr     netip.AddrPort // what it tried to reach
+	Attempts int
+	Err      error
+}
+
+func (e *Error) Error() string {
+	if _, ok := errors.AsType[*net.OpError](e.Err); ok {
+		return e.Err.Error() // it names both addresses already
+	}
+	return fmt.Sprintf("dial %s: %v", e.Addr, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Dial connects to one of addrs, which are tried in their order as RFC 8305 says:
+// the next one starts when one fails, or has not connected after 250 ms. All
+// attempts of a family leave by one source; a source that is gone or exhausted is
+// replaced by the next of the pool. ctx bounds the whole.
+//
+// The error is an *Error. It wraps ErrNoSource when the pool has no source that
+// this host has, ErrExhausted, ErrResources, or what connect(2) said.
+func (d *Dialer) Dial(ctx context.Context, addrs []netip.AddrPort) (*Upstream, error) {
+	r := race{dialer: d, v4: family{pool: d.Pool}, v6: family{pool: d.Pool}}
+	for _, a := range addrs {
+		if d.Pool.Has(a.Addr()) {
+			r.todo = append(r.todo, a)
+		}
+	}
+	if len(r.todo) == 0 {
+		return nil, &Error{Addr: first(addrs), Err: ErrNoSource}
+	}
+	return r.run(ctx)
+}
+
+func first(addrs []netip.AddrPort) (a netip.AddrPort) {
+	if len(addrs) > 0 {
+		a = addrs[0]
+	}
+	return a
+}
+
+// connect makes one attempt. It binds to src with port 0: see sockopt.BindLater.
+func (d *Dialer) connect(ctx context.Context, src Source, dst netip.AddrPort) (*net.TCPConn, error) {
+	nd := net.Dialer{
+		KeepAlive: -1, // net would set its own values, in four calls; Options has ours
+		Control: func(_, _ string, c syscall.RawConn) error {
+			if src.Free {
+				if err := sockopt.Apply(c, sockopt.FreeBind); err != nil {
+					return err
+				}
+			}
+			if err := sockopt.Apply(c, sockopt.BindLater); err != nil {
+				return err
+			}
+			return sockopt.Apply(c, d.Options...)
+		},
+	}
+	return nd.DialTCP(ctx, "tcp", netip.AddrPortFrom(src.Addr, 0), dst)
+}
+
+// fault is what a failed attempt says about the source.
+type fault int
+
+const (
+	faultNone        fault = iota // the destination failed, or time ran out
+	faultGone                     // this host does not have the address
+	faultExhausted                // no port of it is free towards this destination
+	faultUnreachable              // no way from this source, perhaps from none
+	faultResources                // nothing to do with the source: no socket could be made
+)
+
+func classify(err error) fault {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return faultNone
+	}
+	switch errno {
+	case syscall.EADDRNOTAVAIL:
+		// From bind: no such address. From connect: the address is there, but with
+		// IP_BIND_ADDRESS_NO_PORT it is here that a port is looked for.
+		if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Syscall == "bind" {
+			return faultGone
+		}
+		return faultExhausted
+	case syscall.EADDRINUSE:
+		return faultExhausted
+	case syscall.ENETUNREACH, syscall.EHOSTUNREACH,
+		syscall.EINVAL, // a blackhole route, or an IPv4 source that was just removed
+		syscall.EACCES: // a prohibit route
+		return faultUnreachable
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
+		return faultResources
+	}
+	return faultNone
+}
+
+// attemptDelay is RFC 8305's Connection Attempt Delay.
+const attemptDelay = 250 * time.Millisecond
+
+// maxUnreachable is how many sources are tried for a destination that is
+// unreachable from each: rules may route by source, but it is more likely that
+// the destination is to blame.
+const maxUnreachable = 3
+
+// maxExhausted is how many sources without a free port are passed over: the kernel
+// may try each of 28,000 ports to find that out. In a larger pool the next Dial goes
+// on where this one ended.
+const maxExhausted = 64

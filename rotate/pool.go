@@ -1,0 +1,91 @@
+// Package rotate chooses the address that a connection leaves by, and connects
+// from it.
+//
+// A Pool holds source addresses and gives them out in turn; a Dialer connects
+// from a socket bound to the source that the Pool gave, moves on to the next one
+// when a source turns out to be gone or exhausted, and races IPv6 against IPv4.
+//
+// The package does not know which addresses this host has: whoever does calls
+// Pool.Set. It does not resolve names and judges no destination.
+package rotate
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// ErrNoSource means that the pool has no source address that could be used.
+var ErrNoSource = errors.New("rotate: no source address")
+
+// Strategy is the way in which a Pool chooses.
+type Strategy string
+
+const (
+	RoundRobin Strategy = "round-robin" // each in turn, as often as its weight
+	Random     Strategy = "random"      // any, with a chance in proportion to its weight
+	LeastUsed  Strategy = "least-used"  // the one with the fewest open connections for its weight
+)
+
+// Source is an address that connections can leave by.
+type Source struct {
+	Addr   netip.Addr
+	Weight int               // how often it is used in comparison to others; below 1 means 1
+	Labels map[string]string // what an operator says of it; not changed after Set
+
+	// Free: no interface has Addr, it is routed to this host all the same, and
+	// binding to it takes IP_FREEBIND.
+	Free bool
+}
+
+// Pool is a set of sources of both families. The zero Pool is empty and takes
+// turns. Its methods may be called by several goroutines at once.
+type Pool struct{ v4, v6 ring }
+
+// Set replaces the sources and the strategy. Turns go on behind the source that
+// was used last; connections that are open count on.
+func (p *Pool) Set(s Strategy, sources []Source) {
+	var v4, v6 []Source
+	for _, src := range sources {
+		src.Addr = src.Addr.Unmap()
+		if src.Addr.Is4() {
+			v4 = append(v4, src)
+		} else {
+			v6 = append(v6, src)
+		}
+	}
+	p.v4.set(s, v4)
+	p.v6.set(s, v6)
+}
+
+// Next takes a source of dst's family, other than those that skip (may be nil)
+// says true of. Its error is ErrNoSource.
+//
+// Each family takes its own turns: with one counter for both, clients that
+// alternate families would see half of the pool.
+func (p *Pool) Next(dst netip.Addr, skip func(netip.Addr) bool) (*Turn, error) {
+	return p.ring(dst).next(skip)
+}
+
+// Has reports whether there is any source of dst's family.
+func (p *Pool) Has(dst netip.Addr) bool {
+	r := p.ring(dst)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.members) > 0
+}
+
+// Use is a source with the number of connections that it has open.
+type Use struct {
+	Source
+	Open int
+}
+
+// Sources lists the sources in the order of Set, IPv4 first.
+func (p *Pool) Sources() []Use { return append(p.v4.sources(), p.v6.sources()...) }
+
+func (p *Pool) ring(dst netip.Addr) *ring {
+	if dst.Unmap().Is4() {
+		return &p.v4
+	}
+	return &p.v6
+}

@@ -1,0 +1,285 @@
+package rotate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// race is one Dial: several attempts, of which the first to connect wins. All of
+// it belongs to the goroutine that called Dial; an attempt only sends its result.
+type race struct {
+	dialer   *Dialer
+	todo     []netip.AddrPort
+	v4, v6   family
+	attempts int
+	pending  int
+	results  chan result
+	worst    *Error // of the failures, the one that says most; not nil once one has failed
+	rank     int
+}
+
+// family is the sources that a race uses for one address family.
+type family struct {
+	pool  *Pool
+	turn  *Turn   // of the source that the next attempt leaves by; nil: it is to be taken
+	spent []*Turn // of sources that were given up; an attempt from one may still connect
+
+	failed      map[route]bool
+	exhausted   int
+	unreachable int
+}
+
+// route is a source and what could not be reached by it. The zero dst is everything:
+// the source is gone.
+type route struct {
+	src netip.Addr
+	dst netip.AddrPort
+}
+
+type result struct {
+	conn *net.TCPConn
+	err  error
+	src  Source
+	dst  netip.AddrPort
+}
+
+func (r *race) run(ctx context.Context) (*Upstream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.results = make(chan result, 1)
+	for {
+		if r.pending == 0 && !r.startNext(ctx) {
+			r.v4.end()
+			r.v6.end()
+			return nil, r.failure()
+		}
+		var delay <-chan time.Time
+		if len(r.todo) > 0 {
+			delay = time.After(attemptDelay)
+		}
+		select {
+		case res := <-r.results:
+			r.pending--
+			if res.err == nil {
+				cancel()
+				if r.pending > 0 {
+					go r.discard(r.pending)
+				}
+				return r.won(res), nil
+			}
+			if r.failed(ctx, res) {
+				r.startNext(ctx)
+			}
+		case <-delay:
+			r.startNext(ctx)
+		}
+		if ctx.Err() != nil {
+			r.todo = nil
+		}
+	}
+}
+
+// discard closes what connects after the race was won; it ends when every attempt
+// has, and those were canceled.
+func (r *race) discard(pending int) {
+	for range pending {
+		if res := <-r.results; res.conn != nil {
+			res.conn.Close()
+		}
+	}
+}
+
+// startNext starts an attempt for the next address that there is a source for,
+// and reports whether there was one.
+func (r *race) startNext(ctx context.Context) bool {
+	for len(r.todo) > 0 {
+		dst := r.todo[0]
+		r.todo = r.todo[1:]
+		if r.start(ctx, dst) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *race) start(ctx context.Context, dst netip.AddrPort) bool {
+	src, err := r.family(dst).source(dst)
+	if err != nil {
+		r.note(result{err: err, dst: dst}, faultGone)
+		return false
+	}
+	r.attempts++
+	r.pending++
+	if r.pending == 1 && len(r.todo) == 0 {
+		r.attempt(ctx, src, dst) // nothing to race with; results has room for one
+	} else {
+		go r.attempt(ctx, src, dst)
+	}
+	return true
+}
+
+// attempt ends when its result is taken: by run, or by discard.
+func (r *race) attempt(ctx context.Context, src Source, dst netip.AddrPort) {
+	c, err := r.dialer.connect(ctx, src, dst)
+	r.results <- result{c, err, src, dst}
+}
+
+// failed notes why an attempt failed and reports whether the next address is to
+// be tried at once. When the source was to blame, the same address is tried again
+// from the next source.
+func (r *race) failed(ctx context.Context, res result) bool {
+	why := classify(res.err)
+	r.note(res, why)
+	if why == faultResources {
+		r.todo = nil
+		return false
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	return !r.family(res.dst).blame(route{res.src.Addr, res.dst}, why) || !r.start(ctx, res.dst)
+}
+
+func (r *race) family(dst netip.AddrPort) *family {
+	if dst.Addr().Unmap().Is4() {
+		return &r.v4
+	}
+	return &r.v6
+}
+
+// source returns the source for an attempt to reach dst: the one that others of its
+// family leave by, unless that has failed for dst.
+func (f *family) source(dst netip.AddrPort) (Source, error) {
+	if f.turn != nil && !f.hasFailed(f.turn.Addr, dst) {
+		return f.turn.Source, nil
+	}
+	t, err := f.pool.Next(dst.Addr(), func(src netip.Addr) bool { return f.hasFailed(src, dst) })
+	if err != nil {
+		return Source{}, err
+	}
+	if f.turn != nil {
+		f.spent = append(f.spent, f.turn)
+	}
+	f.turn = t
+	return t.Source, nil
+}
+
+func (f *family) hasFailed(src netip.Addr, dst netip.AddrPort) bool {
+	return f.failed[route{src, dst}] || f.failed[route{src: src}]
+}
+
+// blame notes that an attempt failed because of its source, when why says so, and
+// reports whether another source is worth a try.
+func (f *family) blame(r route, why fault) bool {
+	switch why {
+	case faultGone:
+		r.dst = netip.AddrPort{}
+	case faultExhausted:
+		if f.exhausted++; f.exhausted >= maxExhausted {
+			return false
+		}
+	case faultUnreachable:
+		if f.unreachable++; f.unreachable >= maxUnreachable {
+			return false
+		}
+	default:
+		return false
+	}
+	if f.failed == nil {
+		f.failed = make(map[route]bool)
+	}
+	f.failed[r] = true
+	return true
+}
+
+// take returns the turn of src, which is then no longer f's.
+func (f *family) take(src netip.Addr) *Turn {
+	turn := f.turn
+	if turn != nil && turn.Addr == src {
+		f.turn = nil
+		return turn
+	}
+	// The winner left by a source that a concurrent attempt gave up meanwhile.
+	i := slices.IndexFunc(f.spent, func(t *Turn) bool { return t.Addr == src })
+	turn = f.spent[i]
+	f.spent = slices.Delete(f.spent, i, i+1)
+	return turn
+}
+
+// giveBack ends the turns that f has left when the race was won. That nothing came
+// of f.turn is not its source's doing.
+func (f *family) giveBack() {
+	if f.turn != nil {
+		f.turn.Return()
+		f.turn = nil
+	}
+	f.end()
+}
+
+// end ends the turns that f has: each was used, if in vain.
+func (f *family) end() {
+	if f.turn != nil {
+		f.turn.Done()
+	}
+	for _, t := range f.spent {
+		t.Done()
+	}
+}
+
+func (r *race) won(res result) *Upstream {
+	turn := r.family(res.dst).take(res.src.Addr)
+	r.v4.giveBack()
+	r.v6.giveBack()
+	return &Upstream{TCPConn: res.conn, Source: res.src.Addr, Attempts: r.attempts, turn: turn}
+}
+
+// note keeps the failure that says most: that a destination refused says more
+// than a timeout, and anything more than that a source was gone.
+func (r *race) note(res result, why fault) {
+	rank := 4
+	switch {
+	case why == faultResources:
+		rank = 6
+	case why == faultExhausted:
+		rank = 2
+	case why == faultGone:
+		rank = 1
+	case why == faultUnreachable:
+		rank = 3
+	case !isTimeout(res.err):
+		rank = 5
+	}
+	if rank > r.rank {
+		r.rank = rank
+		r.worst = &Error{Source: res.src.Addr, Addr: res.dst, Err: sum(res.err, why)}
+	}
+}
+
+// sum puts the package's own error in front where callers branch on it.
+func sum(err error, why fault) error {
+	switch why {
+	case faultGone:
+		return ErrNoSource
+	case faultExhausted:
+		return ErrExhausted
+	case faultResources:
+		return fmt.Errorf("%w: %w", ErrResources, err)
+	default:
+		return err
+	}
+}
+
+func isTimeout(err error) bool {
+	var nerr net.Error
+	return errors.As(err, &nerr) && nerr.Timeout()
+}
+
+func (r *race) failure() error {
+	r.worst.Attempts = r.attempts
+	return r.worst
+}
