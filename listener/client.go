@@ -1,0 +1,147 @@
+package listener
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"swivel/internal/sockopt"
+	"swivel/relay"
+)
+
+// Client is an accepted connection. It belongs to the goroutine that serves it,
+// but for End.
+type Client struct {
+	*net.TCPConn
+	Addr  netip.AddrPort // the peer's
+	Start time.Time      // when it was accepted
+
+	// Accepting is done when no more clients are accepted where c came from: c may
+	// finish what it is at, but is not to be kept for more.
+	Accepting context.Context
+
+	// Line is what the access line will say.
+	Line Line
+
+	server *Server
+	logged bool // a request of it has been
+
+	mu sync.Mutex
+	// guards
+	ended relay.Reason // by End
+	leg   *leg
+}
+
+// leg is the connection to an upstream that serves a client at the moment.
+type leg struct {
+	pair
+	cut func(relay.Reason)
+}
+
+func newClient(s *Server, accepting context.Context, conn *net.TCPConn, listener string) *Client {
+	c := &Client{
+		TCPConn:   conn,
+		Addr:      addrPort(conn.RemoteAddr()),
+		Start:     time.Now(),
+		Accepting: accepting,
+		server:    s,
+	}
+	c.Line = c.NewLine(listener)
+	return c
+}
+
+// NewLine returns an access line about c with what is known of every client. A
+// Door that serves several requests of one client writes one of its own for each.
+func (c *Client) NewLine(listener string) Line {
+	return Line{Listener: listener, start: time.Now()}
+}
+
+// End ends c for the given reason, whatever it is doing; its peers see a reset.
+// It may be called by any goroutine.
+func (c *Client) End(why relay.Reason) {
+	c.mu.Lock()
+	if c.ended == "" {
+		c.ended = why
+	}
+	l := c.leg
+	c.mu.Unlock()
+	if l != nil {
+		l.cut(why)
+		return
+	}
+	relay.Abort(c.TCPConn)
+}
+
+// Ended returns the reason given to End, or "".
+func (c *Client) Ended() relay.Reason {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// Attach says that c is now served through the connection upstream, and that cut
+// ends it. It calls cut at once when c has been ended already. Detach must follow.
+func (c *Client) Attach(upstream net.Conn, cut func(relay.Reason)) {
+	l := &leg{pair{addrPort(upstream.LocalAddr()), addrPort(upstream.RemoteAddr())}, cut}
+	c.mu.Lock()
+	c.leg = l
+	ended := c.ended
+	c.mu.Unlock()
+	c.server.Table.addPair(l.pair)
+	if ended != "" {
+		cut(ended)
+	}
+}
+
+// Detach undoes Attach.
+func (c *Client) Detach() {
+	c.mu.Lock()
+	l := c.leg
+	c.leg = nil
+	c.mu.Unlock()
+	c.server.Table.removePair(l.pair)
+}
+
+// leaves reports whether c is served through an upstream connection from a.
+func (c *Client) leaves(a netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leg != nil && c.leg.local.Addr() == a
+}
+
+// Relay moves bytes between client, which is c or a layer above it, and upstream,
+// until both directions have ended, and closes both. Line says how it went.
+func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits) {
+	p := relay.NewPipe(client, upstream, l)
+	c.Attach(upstream, p.End)
+	defer c.Detach()
+	reason, err := p.Run()
+	c.Line.Up, c.Line.Down = p.Up(), p.Down()
+	c.Line.Reason, c.Line.Err = string(reason), err
+}
+
+// OurOwn reports whether c is an upstream connection of this very process that
+// the packet filter sent back to it. What such a connection was meant for is known
+// to conntrack: SO_ORIGINAL_DST.
+func (c *Client) OurOwn() bool {
+	if !c.server.Table.hasLocal(c.Addr) {
+		return false
+	}
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	dst, err := sockopt.OriginalDst(rc, c.Addr.Addr().Is4())
+	return err == nil && c.server.Table.hasPair(pair{c.Addr, dst})
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}

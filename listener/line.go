@@ -1,0 +1,88 @@
+package listener
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Line is what the access line says of a connection, or of one plain HTTP request.
+type Line struct {
+	Listener string
+	Mode     string // what the client spoke: connect, http or socks5; "" when it did not come to that
+	User     string
+	Session  string
+	Target   string         // what the client asked for, in canonical form
+	Address  netip.AddrPort // what was dialed for it
+	Source   netip.Addr     // what it left by
+	Attempts int
+	DNS      time.Duration // resolving
+	Connect  time.Duration // choosing a source and connecting
+	Up, Down int64         // bytes from the client, and to it
+	Status   int           // the HTTP status that the client was given; 0 when none was, or another protocol
+	Reason   string        // why it ended
+	Err      error
+
+	start time.Time
+}
+
+// Log writes l as the access line of a request of c. The line of c itself is then
+// not written, unless it says something of its own.
+func (c *Client) Log(l *Line) {
+	c.logged = true
+	c.write(l)
+}
+
+func (c *Client) log() {
+	if ended := c.Ended(); ended != "" && c.Line.Reason == "" {
+		c.Line.Reason = string(ended)
+	}
+	if c.logged && c.Line.Reason == "" && c.Line.Err == nil {
+		return
+	}
+	c.write(&c.Line)
+}
+
+func (c *Client) write(l *Line) {
+	e := c.server.Log.Info().
+		Str("listener", l.Listener).
+		Str("mode", l.Mode).
+		Str("client", c.Addr.String()).
+		Str("user", cut(l.User)).
+		Str("session", cut(l.Session)).
+		Str("target", cut(l.Target)).
+		Str("address", addrPortText(l.Address)).
+		Str("source", addrText(l.Source)).
+		Int("attempts", l.Attempts).
+		Float64("dns_ms", ms(l.DNS)).
+		Float64("connect_ms", ms(l.Connect)).
+		Int64("up", l.Up).
+		Int64("down", l.Down).
+		Float64("took", ms(time.Since(l.start))).
+		Int("status", l.Status).
+		Str("reason", l.Reason)
+	if l.Err != nil {
+		e = e.Str(zerolog.ErrorFieldName, cut(l.Err.Error()))
+	}
+	e.Msg("closed")
+}
+
+// cut bounds what a peer can put on a line. Escaping is the logger's.
+func cut(s string) string { return s[:min(len(s), 256)] }
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func addrPortText(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}

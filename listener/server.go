@@ -1,0 +1,189 @@
+// Package listener takes clients from accept to close: the accept loop, the
+// limits on how many there are, the table of those that are here, and the access
+// line that each leaves.
+//
+// What a client wants is read and done by a Door, of which this package knows
+// nothing: see the packages below it.
+//
+// The access line has the fields listener, mode (connect, socks5 or http), client,
+// user, session, target (as asked for), address (as dialed), source, attempts,
+// dns_ms, connect_ms, up and down (bytes from and to the client), took (in
+// milliseconds), status, reason and, when there is one, error. They are an
+// interface: others parse them.
+package listener
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"swivel/internal/sockopt"
+	"swivel/relay"
+)
+
+// Door reads what a client wants and does it.
+type Door interface {
+	// Serve returns when c is done with. The caller closes c; ctx is done when
+	// everything is to end.
+	Serve(ctx context.Context, c *Client)
+
+	// Refuse tells c, in whatever protocol c speaks, why it is not served: one of
+	// ErrClient, ErrPerClient and ErrConnections. It must return within a second
+	// or so.
+	Refuse(c *Client, why error)
+}
+
+// Service is what a listening socket does with its clients. It is not changed
+// once it is in use.
+type Service struct {
+	Name    string
+	Clients []netip.Prefix // who may connect; empty: everyone
+	Door    Door
+}
+
+// Server serves the clients of one listening socket.
+type Server struct {
+	Gate  *Gate
+	Table *Table
+	Log   zerolog.Logger
+
+	service atomic.Pointer[Service]
+}
+
+// Use makes svc serve the clients that come from now on. It must have been called
+// before Serve.
+func (s *Server) Use(svc *Service) { s.service.Store(svc) }
+
+// Listen opens a listening socket. The connections that it accepts inherit opts
+// and need no system call of their own for them.
+func Listen(ctx context.Context, address string, opts ...sockopt.Option) (*net.TCPListener, error) {
+	lc := net.ListenConfig{
+		Control:   sockopt.Control(opts...),
+		KeepAlive: -1, // net would set its own values on each accepted connection
+	}
+	lc.SetMultipathTCP(false) // Not net's default, because splice(2) is slower through MPTCP.
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return ln.(*net.TCPListener), nil
+}
+
+// Acceptor is what Serve needs of a *net.TCPListener.
+type Acceptor interface {
+	AcceptTCP() (*net.TCPConn, error)
+	Close() error
+}
+
+const (
+	minAcceptDelay = 5 * time.Millisecond
+	maxAcceptDelay = time.Second
+)
+
+// Serve accepts from ln until accept is done. It then closes ln, waits for the
+// clients that are still here, and returns nil. It returns an error only if
+// someone else closed ln. clients is what the Door gets.
+func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
+	defer ln.Close()
+	stop := context.AfterFunc(accept, func() { ln.Close() })
+	defer stop()
+
+	var serving sync.WaitGroup
+	defer serving.Wait()
+
+	var trouble every
+	delay := minAcceptDelay
+	for s.Gate.reserve(accept, s.Log) {
+		c, err := ln.AcceptTCP()
+		if err == nil {
+			delay = minAcceptDelay
+			serving.Go(func() { s.serveClient(accept, clients, c) })
+			continue
+		}
+		s.Gate.release()
+		switch {
+		case accept.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		}
+		// Out of descriptors or memory, or a client that left while it was queued.
+		// Accepting again at once would spin; returning would end the service for
+		// a passing condition.
+		if trouble.due(time.Second) {
+			s.Log.Warn().Err(err).Dur("retry", delay).Msg("accept")
+		}
+		select {
+		case <-time.After(delay):
+		case <-accept.Done():
+		}
+		delay = min(2*delay, maxAcceptDelay)
+	}
+	return nil
+}
+
+// serveClient owns c. It ends when the Door is done with c, which Table.End and
+// Client.End bring about from outside.
+func (s *Server) serveClient(accept, ctx context.Context, conn *net.TCPConn) {
+	defer s.Gate.release()
+	defer conn.Close()
+
+	svc := s.service.Load()
+	c := newClient(s, accept, conn, svc.Name)
+	s.Table.add(c)
+	defer s.Table.remove(c)
+	defer s.recover(c)
+
+	if err := s.admit(svc, c); err != nil {
+		c.Line.Err = err
+		if s.Gate.refuse() {
+			defer s.Gate.refused()
+			svc.Door.Refuse(c, err)
+		}
+		c.log()
+		return
+	}
+	defer s.Gate.leave(c.Addr.Addr())
+	svc.Door.Serve(ctx, c)
+	c.log()
+}
+
+func (s *Server) admit(svc *Service, c *Client) error {
+	a := c.Addr.Addr()
+	if len(svc.Clients) > 0 && !slices.ContainsFunc(svc.Clients, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return ErrClient
+	}
+	return s.Gate.enter(a)
+}
+
+// recover makes a panic cost one connection: the client sees a reset, the log has
+// the stack, everyone else goes on.
+func (s *Server) recover(c *Client) {
+	if r := recover(); r != nil {
+		s.Log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).
+			Stringer("client", c.Addr).Msg("bug")
+		c.Line.Reason = "panic"
+		c.End(relay.Killed)
+		c.log()
+	}
+}
+
+// every is a limit on how often something is said. It belongs to one goroutine.
+type every struct{ last time.Time }
+
+func (e *every) due(interval time.Duration) bool {
+	now := time.Now()
+	if now.Sub(e.last) < interval {
+		return false
+	}
+	e.last = now
+	return true
+}
