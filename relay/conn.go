@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"net"
-	"sync/atomic"
 )
 
 // Conn is a TCP connection whose first bytes were already read, to decide where
@@ -36,9 +35,9 @@ func (c *Conn) Read(p []byte) (int, error) { return c.r.Read(p) }
 // WriteTo implements [io.WriterTo]. To a *Conn or *net.TCPConn the kernel moves
 // the bytes.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
-	var moved atomic.Int64
-	_, err := transfer(w, c, &moved)
-	return moved.Load(), err
+	var p progress
+	_, err := transfer(w, c, &p)
+	return p.moved.Load(), err
 }
 
 // ReadFrom implements [io.ReaderFrom]. From a *Conn or *net.TCPConn, and from
@@ -47,9 +46,9 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	if tcpOf(r) == nil {
 		return c.TCPConn.ReadFrom(r)
 	}
-	var moved atomic.Int64
-	_, err := transfer(c, r, &moved)
-	return moved.Load(), err
+	var p progress
+	_, err := transfer(c, r, &p)
+	return p.moved.Load(), err
 }
 
 // takeHead returns the bytes that are still to be replayed. They are the caller's

@@ -24,13 +24,30 @@ const maxBurst = 1 << 20
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// transfer copies from src to dst until EOF. It adds to moved what dst has
-// taken. On error it says whether it was dst that failed; if it was src, dst has
-// taken everything that src sent.
-func transfer(dst io.Writer, src io.Reader, moved *atomic.Int64) (dstFailed bool, err error) {
-	s := stream{src: tcpOf(src), dst: tcpOf(dst), moved: moved}
+// progress is what others may know of a transfer while it runs.
+type progress struct {
+	moved atomic.Int64 // bytes that dst's socket has taken
+
+	// watched says that someone will look at dst's socket within a bounded time.
+	// When it is not set, start is called after bytes were moved.
+	watched atomic.Bool
+	start   func() // may be nil
+}
+
+func (p *progress) took(n int) {
+	p.moved.Add(int64(n))
+	if !p.watched.Load() && p.start != nil {
+		p.watched.Store(true)
+		p.start()
+	}
+}
+
+// transfer copies from src to dst until EOF. On error it says whether it was dst
+// that failed; if it was src, dst has taken everything that src sent.
+func transfer(dst io.Writer, src io.Reader, p *progress) (dstFailed bool, err error) {
+	s := stream{src: tcpOf(src), dst: tcpOf(dst), progress: p}
 	if s.src == nil || s.dst == nil {
-		return plain(dst, src, moved)
+		return plain(dst, src, p)
 	}
 	if c, ok := src.(*Conn); ok {
 		s.data = c.takeHead()
@@ -40,14 +57,14 @@ func transfer(dst io.Writer, src io.Reader, moved *atomic.Int64) (dstFailed bool
 
 // plain is transfer through a buffer that it holds while it waits: tls.Conn can
 // only be waited for by reading from it.
-func plain(dst io.Writer, src io.Reader, moved *atomic.Int64) (dstFailed bool, err error) {
+func plain(dst io.Writer, src io.Reader, p *progress) (dstFailed bool, err error) {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	for {
 		n, rerr := src.Read(buf[:])
 		if n > 0 {
 			n, err := dst.Write(buf[:n])
-			moved.Add(int64(n))
+			p.took(n)
 			if err != nil {
 				return true, err
 			}
@@ -78,8 +95,8 @@ func plain(dst io.Writer, src io.Reader, moved *atomic.Int64) (dstFailed bool, e
 // bytes back for 200 ms) and no SO_RCVLOWAT (a deadlock when the buffer is
 // smaller).
 type stream struct {
+	*progress
 	src, dst *net.TCPConn
-	moved    *atomic.Int64
 
 	data []byte            // read and not written yet: of buf, or a Conn's head
 	buf  *[bufferSize]byte // nil if it holds no data
@@ -190,7 +207,7 @@ func (s *stream) flush(fd uintptr) bool {
 		s.err = os.NewSyscallError(op, err)
 		return true
 	}
-	s.moved.Add(int64(n))
+	s.took(n)
 	s.burst += n
 	if s.pipe == nil {
 		s.data = s.data[n:]

@@ -63,15 +63,16 @@ func (s *side) falseEOF() bool {
 
 // direction is what flows from one side to the other.
 type direction struct {
+	progress
 	src, dst *side
-	moved    atomic.Int64 // bytes that dst's socket has taken
+	stall    stall // guarded by the watch's mu
 }
 
 // copy relays until src's EOF, when it returns a nil error. Otherwise it returns
 // the side that failed. If that is src, everything it sent has been written to
 // dst.
 func (d *direction) copy() (failed *side, err error) {
-	dstFailed, err := transfer(d.dst.Duplex, d.src.Duplex, &d.moved)
+	dstFailed, err := transfer(d.dst.Duplex, d.src.Duplex, &d.progress)
 	switch {
 	case err == nil && d.src.falseEOF():
 		return d.src, opError("read", d.src, unix.EPIPE)

@@ -11,9 +11,10 @@
 // everything before it has been delivered, RST if the stream was cut. Urgent
 // bytes are lost, unless SO_OOBINLINE makes them ordinary ones.
 //
-// The package does not accept, dial, decide, log or set socket options (but for
-// SO_LINGER at a cut). Keepalive and TCP_USER_TIMEOUT are set by whoever makes
-// the sockets; without them a peer that vanishes is noticed by Limits alone.
+// The package does not accept, dial, decide, log or set socket options, but for
+// SO_LINGER at a cut and what stall.go does. Keepalive and TCP_USER_TIMEOUT are
+// set by whoever makes the sockets; without them a peer that vanishes is noticed
+// by Limits alone.
 package relay
 
 import (
@@ -47,6 +48,12 @@ type Limits struct {
 
 	// Lifetime is how long a tunnel may live at all.
 	Lifetime time.Duration
+
+	// UserTimeout is the TCP_USER_TIMEOUT that both sockets have. With it the
+	// kernel gives up a peer that acknowledges nothing, but also one that is
+	// alive and takes no more for the time being; a Pipe keeps it from that, see
+	// stall.go. Zero means that the sockets have none.
+	UserTimeout time.Duration
 }
 
 // Reason says why a tunnel ended. The values are logged and are metric labels.
@@ -92,6 +99,9 @@ func NewPipe(client, upstream Duplex, l Limits) *Pipe {
 	p.up.src, p.up.dst = &p.client, &p.upstream
 	p.down.src, p.down.dst = &p.upstream, &p.client
 	p.watch.pipe = p
+	if l.UserTimeout > 0 {
+		p.up.start, p.down.start = p.watch.look, p.watch.look
+	}
 	return p
 }
 

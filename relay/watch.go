@@ -46,10 +46,22 @@ func (w *watch) directionEnded() {
 	w.arm(now)
 }
 
+// look sets the timer anew, because a direction begins to move bytes.
+func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.arm(time.Now())
+}
+
 // check is what the timer calls.
 func (w *watch) check() {
 	w.mu.Lock()
 	now := time.Now()
+	for _, d := range []*direction{&w.pipe.up, &w.pipe.down} {
+		if w.running && d.watched.Load() {
+			d.spare(now, w.pipe.limits.UserTimeout)
+		}
+	}
 	if moved := w.pipe.Up() + w.pipe.Down(); moved != w.seen {
 		w.seen, w.quiet = moved, now
 	}
@@ -103,6 +115,11 @@ func (w *watch) next(now time.Time) (reached Reason, wait time.Duration) {
 		rest = min(rest, max(limit.step, time.Millisecond))
 		if wait == 0 || rest < wait {
 			wait = rest
+		}
+	}
+	if step := l.UserTimeout / looksPerTimeout; w.pipe.up.watched.Load() || w.pipe.down.watched.Load() {
+		if wait == 0 || step < wait {
+			wait = max(step, time.Millisecond)
 		}
 	}
 	return "", wait
