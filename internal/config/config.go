@@ -1,0 +1,99 @@
+// Package config turns a YAML file, or flags and SWIVEL_ variables, into one
+// validated Config.
+//
+// Reading is strict: a key or a value that is not known is an error that says
+// where it stands and what would be right, and so is one of a capability that
+// swivel does not have yet. All errors of a file are reported at once.
+//
+// It does not look at the host: whether an interface, a users file or a
+// certificate exists is found out by whoever uses it.
+package config
+
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	"swivel/internal/target"
+)
+
+// Config is a whole configuration, valid and with every default filled in.
+type Config struct {
+	File      string // the file it was read from; "" when it came from flags
+	Log       Log
+	Limits    Limits
+	Resolver  Resolver
+	Pools     []Pool // in the order of the file; never empty
+	Listeners []Listener
+}
+
+// Log says what the log looks like.
+type Log struct {
+	Level  string // debug, info, warn or error; default info
+	Format string // json or console; default json
+}
+
+// Limits bound what clients can use up.
+type Limits struct {
+	Connections int           // clients at once, all listeners; default 100000
+	PerClient   int           // clients at once of one address, /64 for IPv6; default 1000
+	Head        time.Duration // reading all that precedes the relay; default 10s
+	Dial        time.Duration // resolving, choosing and connecting; default 10s
+	Idle        time.Duration // a tunnel in which nothing moves; default 1h, zero means no limit
+	HalfClosed  time.Duration // a half-closed tunnel in which nothing moves; default 5m, zero means no limit
+	Lifetime    time.Duration // a tunnel; default zero, which means no limit
+	UserTimeout time.Duration // TCP_USER_TIMEOUT of both legs; default 30s, whole milliseconds
+	Drain       time.Duration // how long tunnels may go on after SIGTERM; default 30s, zero ends them at once
+}
+
+// Resolver says how names are looked up.
+type Resolver struct {
+	Servers []netip.AddrPort // asked in this order; none means the system's
+	Timeout time.Duration    // one lookup; default 5s
+	Cache   time.Duration    // how long an answer is kept; default 5s, zero means not at all
+	Prefer  string           // any, ipv4 or ipv6; default any
+}
+
+// Pool is a set of sources that connections leave by.
+type Pool struct {
+	Name     string
+	Sources  []Source      // none means the addresses of the interfaces that hold a default route
+	Strategy string        // round-robin, random or least-used; default round-robin
+	Refresh  time.Duration // how often the host's addresses are read, beside the kernel's news of them; default 30m
+}
+
+// Source stands for one or more addresses of this host. Exactly one of
+// Interface, MAC and Address is set.
+type Source struct {
+	Interface string           // every usable address of the interface of this name
+	MAC       net.HardwareAddr // every usable address of the interface with this address, 6 bytes
+	Address   netip.Addr       // this address, without zone, never IPv4-mapped
+	Weight    int              // turns it gets for one turn of a source of weight 1; 1 to 1000, default 1
+	Labels    map[string]string
+}
+
+// Listener is one front door.
+type Listener struct {
+	Name         string         // in logs and metrics; default its first address
+	Listen       []string       // host:port for net.Listen, such as 127.0.0.1:8080, :8080 or [::1]:8080; port 0 is the kernel's choice
+	Mode         string         // connect
+	Pool         string         // name of one of Config.Pools
+	Users        string         // path of the htpasswd file; "" means no users are asked for
+	Clients      []netip.Prefix // who may connect; none means everyone who can reach it
+	TLS          *TLS           // what clients speak to swivel; nil means plain TCP only
+	Destinations Destinations
+	Mark         int // SO_MARK of outgoing sockets, 32 bits; zero means none
+}
+
+// TLS names the files of a certificate and its key.
+type TLS struct {
+	Certificate string // path, PEM
+	Key         string // path, PEM
+}
+
+// Destinations is where clients may go.
+type Destinations struct {
+	Allow []target.Rule      // allowed although denied by default
+	Deny  []target.Rule      // denied in any case
+	Ports []target.PortRange // default 443 and 80
+}

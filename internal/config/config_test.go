@@ -1,0 +1,229 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"swivel/internal/target"
+)
+
+// sample has every key there is, and those of later capabilities that may be
+// written because their value switches them off.
+const sample = `
+log: {level: info, format: json}          # format: json | console
+limits:
+  connections: 100000                     # all listeners
+  per_client: 1000                        # per address (/64 for IPv6)
+  head: 10s
+  dial: 10s
+  idle: 1h
+  half_closed: 5m
+  lifetime: 0s                            # 0: none
+  user_timeout: 30s                       # TCP_USER_TIMEOUT, both legs
+  first_byte: 0s
+  drain: 30s
+resolver: {servers: [], timeout: 5s, prefer: any, cache: 5s}    # "IP" or "IP:port"; empty: the system's
+geo: {database: ""}
+
+pools:
+  main:
+    sources:
+      - interface: eth0                   # every usable address, live; or  mac: "5e:88:52:b0:f7:5b"
+      - address: 203.0.113.5
+        labels: {country: DE}
+        weight: 2
+    strategy: round-robin
+    spacing: 0s
+    wait: 0s
+    refresh: 30m
+
+listeners:
+  - name: egress
+    listen: 127.0.0.1:8080                # one, or a list
+    mode: connect
+    transparent: off
+    pool: main
+    users: users.htpasswd
+    clients: [127.0.0.0/8, "::1/128"]
+    tls: {certificate: proxy.pem, key: proxy.key}
+    destinations:
+      allow: [127.0.0.0/8]
+      deny: ["*.internal.example"]
+      ports: [443, 80, 8000-8999]
+    verify_name: off
+    mark: 0
+`
+
+// The defaults are written out: a change of one is a change of what users see.
+func wantLimits() Limits {
+	return Limits{
+		Connections: 100000, PerClient: 1000,
+		Head: 10 * time.Second, Dial: 10 * time.Second,
+		Idle: time.Hour, HalfClosed: 5 * time.Minute, Lifetime: 0,
+		UserTimeout: 30 * time.Second, Drain: 30 * time.Second,
+	}
+}
+
+func TestParseSample(t *testing.T) {
+	got, err := Parse("/etc/swivel/swivel.yaml", []byte(sample))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		File:     "/etc/swivel/swivel.yaml",
+		Log:      Log{"info", "json"},
+		Limits:   wantLimits(),
+		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
+		Pools: []Pool{{
+			Name: "main",
+			Sources: []Source{
+				{Interface: "eth0", Weight: 1},
+				{Address: netip.MustParseAddr("203.0.113.5"), Weight: 2, Labels: map[string]string{"country": "DE"}},
+			},
+			Strategy: "round-robin",
+			Refresh:  30 * time.Minute,
+		}},
+		Listeners: []Listener{{
+			Name:    "egress",
+			Listen:  []string{"127.0.0.1:8080"},
+			Mode:    "connect",
+			Pool:    "main",
+			Users:   "/etc/swivel/users.htpasswd",
+			Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+			TLS:     &TLS{"/etc/swivel/proxy.pem", "/etc/swivel/proxy.key"},
+			Destinations: Destinations{
+				Allow: rules(t, "127.0.0.0/8"),
+				Deny:  rules(t, "*.internal.example"),
+				Ports: []target.PortRange{{From: 443, To: 443}, {From: 80, To: 80}, {From: 8000, To: 8999}},
+			},
+		}},
+	}
+	equal(t, got, want)
+}
+
+func TestParseDefaults(t *testing.T) {
+	got, err := Parse("swivel.yaml", []byte("listeners: [{listen: 'localhost:8080'}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, got, &Config{
+		File:     "swivel.yaml",
+		Log:      Log{"info", "json"},
+		Limits:   wantLimits(),
+		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
+		Pools:    []Pool{{Name: "default", Strategy: "round-robin", Refresh: 30 * time.Minute}},
+		Listeners: []Listener{{
+			Name:         "127.0.0.1:8080",
+			Listen:       []string{"127.0.0.1:8080"},
+			Mode:         "connect",
+			Pool:         "default",
+			Destinations: Destinations{Ports: []target.PortRange{{From: 443, To: 443}, {From: 80, To: 80}}},
+		}},
+	})
+}
+
+// TestParseOther has what the sample has not.
+func TestParseOther(t *testing.T) {
+	const text = "\ufeff" + `---
+listeners:
+- {name: a, listen: [":8080", "[::1]:0", "0.0.0.0:0", "[::ffff:127.0.0.1]:81", "[fe80::1%eth0]:82"], pool: two,
+   clients: [192.0.2.1, "2001:db8::1", "::ffff:192.0.2.2", 0.0.0.0/0], mark: 0xffffffff, users: /a/b}
+- {listen: "127.0.0.1:8080", pool: "1"}
+log: {level: debug, format: console}
+limits: {connections: 1, per_client: 1, head: 1ms, idle: 0, half_closed: 0s, lifetime: 1h30m, drain: 0s}
+resolver: {servers: [192.0.2.53, "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:5353"], prefer: ipv6, cache: 0s, timeout: 1s}
+pools:
+  two: {strategy: least-used, refresh: 1s, sources: [{mac: 5e-88-52-b0-f7-5b, weight: 1000}, {address: "::ffff:192.0.2.7"}]}
+  1: {strategy: random}
+`
+	c, err := Parse("dir/swivel.yaml", []byte(strings.ReplaceAll(text, "\n", "\r\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, c.Log, Log{"debug", "console"})
+	equal(t, c.Limits, Limits{Connections: 1, PerClient: 1, Head: time.Millisecond, Dial: 10 * time.Second,
+		Lifetime: 90 * time.Minute, UserTimeout: 30 * time.Second})
+	equal(t, c.Resolver, Resolver{
+		Servers: []netip.AddrPort{
+			netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("192.0.2.53:5353"),
+			netip.MustParseAddrPort("[2001:db8::53]:53"), netip.MustParseAddrPort("[2001:db8::53]:5353"),
+		},
+		Timeout: time.Second, Prefer: "ipv6",
+	})
+	equal(t, c.Pools, []Pool{
+		{Name: "two", Strategy: "least-used", Refresh: time.Second, Sources: []Source{
+			{MAC: net.HardwareAddr{0x5e, 0x88, 0x52, 0xb0, 0xf7, 0x5b}, Weight: 1000},
+			{Address: netip.MustParseAddr("192.0.2.7"), Weight: 1},
+		}},
+		{Name: "1", Strategy: "random", Refresh: 30 * time.Minute},
+	})
+	a, b := c.Listeners[0], c.Listeners[1]
+	equal(t, a.Listen, []string{":8080", "[::1]:0", "0.0.0.0:0", "127.0.0.1:81", "[fe80::1%eth0]:82"})
+	equal(t, a.Clients, []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128"),
+		netip.MustParsePrefix("192.0.2.2/32"), netip.MustParsePrefix("0.0.0.0/0"),
+	})
+	equal(t, []any{a.Name, a.Pool, a.Users, a.Mark}, []any{"a", "two", "/a/b", 0xffffffff})
+	equal(t, []any{b.Name, b.Pool, b.Users}, []any{"127.0.0.1:8080", "1", ""})
+}
+
+func TestParseFillsInTheOnlyPool(t *testing.T) {
+	c, err := Parse("f", []byte("pools: {main: {}}\nlisteners: [{listen: ':8080', users: u}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, c.Listeners[0].Pool, "main")
+	equal(t, len(c.Pools), 1)
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "swivel.yaml")
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("missing: %v", err)
+	}
+	if _, err := Load(dir); err == nil {
+		t.Error("a folder was loaded")
+	}
+	if err := os.WriteFile(path, []byte(sample), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, c.Listeners[0].Users, filepath.Join(dir, "users.htpasswd"))
+	large := append([]byte(sample), make([]byte, maxSize)...)
+	if err := os.WriteFile(path, large, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil || err.Error() != path+": larger than 1 MiB" {
+		t.Errorf("large: %v", err)
+	}
+}
+
+func rules(t *testing.T, list ...string) []target.Rule {
+	t.Helper()
+	var all []target.Rule
+	for _, s := range list {
+		r, err := target.ParseRule(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+func equal(t *testing.T, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}

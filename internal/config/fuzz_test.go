@@ -1,0 +1,119 @@
+package config
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+)
+
+// keys are all keys that may be accepted. What is below "*" has names of its own,
+// and a list is as what stands in it.
+var keys = map[string]any{
+	"log":      map[string]any{"level": nil, "format": nil},
+	"limits":   map[string]any{"connections": nil, "per_client": nil, "head": nil, "dial": nil, "idle": nil, "half_closed": nil, "lifetime": nil, "user_timeout": nil, "first_byte": nil, "drain": nil},
+	"resolver": map[string]any{"servers": nil, "timeout": nil, "prefer": nil, "cache": nil},
+	"geo":      map[string]any{"database": nil},
+	"pools": map[string]any{"*": map[string]any{
+		"sources":  map[string]any{"interface": nil, "mac": nil, "address": nil, "weight": nil, "labels": map[string]any{"*": nil}},
+		"strategy": nil, "spacing": nil, "wait": nil, "refresh": nil,
+	}},
+	"listeners": map[string]any{
+		"name": nil, "listen": nil, "mode": nil, "pool": nil, "users": nil, "clients": nil, "mark": nil, "transparent": nil, "verify_name": nil,
+		"tls":          map[string]any{"certificate": nil, "key": nil},
+		"destinations": map[string]any{"allow": nil, "deny": nil, "ports": nil},
+	},
+}
+
+// FuzzParse: whatever the file, it is accepted with known keys only, as a
+// configuration that is valid, or refused with lines that say where.
+func FuzzParse(f *testing.F) {
+	f.Add(sample)
+	for _, tt := range refused {
+		f.Add(tt.text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Parse("f.yaml", []byte(text))
+		if err != nil {
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				if !strings.HasPrefix(line, "f.yaml:") || strings.ContainsFunc(line, func(r rune) bool { return !strconv.IsPrint(r) }) {
+					t.Errorf("error line %q", line)
+				}
+			}
+			return
+		}
+		var tree any
+		if err := yaml.Unmarshal([]byte(text), &tree); err != nil {
+			t.Fatalf("accepted, but the library says: %v", err)
+		}
+		checkKeys(t, tree, keys)
+		checkValid(t, c)
+		if again, err := Parse("f.yaml", []byte(text)); err != nil || !reflect.DeepEqual(c, again) {
+			t.Errorf("%+v became %+v, %v", c, again, err)
+		}
+	})
+}
+
+func checkKeys(t *testing.T, tree any, known map[string]any) {
+	switch tree := tree.(type) {
+	case []any:
+		for _, v := range tree {
+			checkKeys(t, v, known)
+		}
+	case map[string]any:
+		for k, v := range tree {
+			below, ok := known[k]
+			if any, all := known["*"]; all {
+				below, ok = any, true
+			}
+			if !ok {
+				t.Errorf("key %q was accepted", k)
+			}
+			next, _ := below.(map[string]any)
+			checkKeys(t, v, next)
+		}
+	}
+}
+
+func checkValid(t *testing.T, c *Config) {
+	var names []string
+	for _, p := range c.Pools {
+		names = append(names, p.Name)
+		for _, s := range p.Sources {
+			kinds := 0
+			for _, is := range []bool{s.Interface != "", s.MAC != nil, s.Address.IsValid()} {
+				if is {
+					kinds++
+				}
+			}
+			if kinds != 1 || s.Weight < 1 || s.MAC != nil && len(s.MAC) != 6 {
+				t.Errorf("source %+v", s)
+			}
+		}
+	}
+	m := c.Limits
+	if m.Connections < 1 || m.PerClient < 1 || m.Head <= 0 || m.Dial <= 0 || m.UserTimeout <= 0 || m.Idle < 0 || m.HalfClosed < 0 || m.Lifetime < 0 || m.Drain < 0 {
+		t.Errorf("limits %+v", m)
+	}
+	if len(c.Listeners) == 0 {
+		t.Error("no listeners")
+	}
+	for _, l := range c.Listeners {
+		if !slices.Contains(names, l.Pool) || l.Mode != "connect" || l.Name == "" || len(l.Listen) == 0 || len(l.Destinations.Ports) == 0 {
+			t.Errorf("listener %+v", l)
+		}
+		for _, s := range l.Listen {
+			if again, err := parseListen(s); err != nil || again != s {
+				t.Errorf("listens on %q, which is %q, %v", s, again, err)
+			}
+			ap, err := netip.ParseAddrPort(s)
+			if local := err == nil && ap.Addr().IsLoopback(); !local && l.Users == "" && len(l.Clients) == 0 {
+				t.Errorf("open proxy on %s", s)
+			}
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package config
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"swivel/internal/target"
+)
+
+const (
+	modeConnect = "connect"
+	poolDefault = "default" // name of the pool that nobody configured
+)
+
+// defaults returns what holds where nothing is said.
+func defaults() *Config {
+	return &Config{
+		Log: Log{Level: "info", Format: "json"},
+		Limits: Limits{
+			Connections: 100000,
+			PerClient:   1000,
+			Head:        10 * time.Second,
+			Dial:        10 * time.Second,
+			Idle:        time.Hour,
+			HalfClosed:  5 * time.Minute,
+			UserTimeout: 30 * time.Second,
+			Drain:       30 * time.Second,
+		},
+		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
+	}
+}
+
+func defaultPool(name string) Pool {
+	return Pool{Name: name, Strategy: "round-robin", Refresh: 30 * time.Minute}
+}
+
+func defaultListener() Listener {
+	return Listener{
+		Mode:         modeConnect,
+		Destinations: Destinations{Ports: []target.PortRange{{From: 443, To: 443}, {From: 80, To: 80}}},
+	}
+}
+
+func (c *Config) read(n node) {
+	n.fields(
+		key("log", c.Log.read),
+		later("admin"),
+		key("limits", c.Limits.read),
+		key("resolver", c.Resolver.read),
+		key("geo", func(n node) { n.fields(later("database", "")) }),
+		key("pools", c.readPools),
+		required("listeners", "such as  listeners: [{name: egress, listen: 127.0.0.1:8080, mode: connect}]", c.readListeners),
+	)
+	c.findPools(n.child("listeners"))
+	c.findTwins(n.child("listeners"))
+}
+
+func (l *Log) read(n node) {
+	n.fields(
+		key("level", value(&l.Level, parseLevel)),
+		key("format", value(&l.Format, parseFormat)),
+	)
+}
+
+func (l *Limits) read(n node) {
+	n.fields(
+		key("connections", number(&l.Connections, 1, math.MaxInt32)),
+		key("per_client", number(&l.PerClient, 1, math.MaxInt32)),
+		key("head", duration(&l.Head, time.Millisecond)),
+		key("dial", duration(&l.Dial, time.Millisecond)),
+		key("idle", duration(&l.Idle, 0)),
+		key("half_closed", duration(&l.HalfClosed, 0)),
+		key("lifetime", duration(&l.Lifetime, 0)),
+		key("user_timeout", value(&l.UserTimeout, parseDuration(time.Millisecond, 24*time.Hour))), // 32 bits of milliseconds
+		later("first_byte", "0s", "0"),
+		later("udp_idle"),
+		key("drain", duration(&l.Drain, 0)),
+	)
+}
+
+func duration(dst *time.Duration, least time.Duration) func(node) {
+	return value(dst, parseDuration(least, longest))
+}
+
+func (r *Resolver) read(n node) {
+	n.fields(
+		key("servers", list(&r.Servers, parseServer)),
+		key("timeout", duration(&r.Timeout, time.Millisecond)),
+		key("prefer", value(&r.Prefer, parsePrefer)),
+		key("cache", duration(&r.Cache, 0)),
+	)
+}
+
+func (c *Config) readPools(n node) {
+	n.pairs(func(name string, v node) {
+		if _, err := parseText(name); err != nil {
+			v.errorf("%v", err)
+			return
+		}
+		p := defaultPool(name)
+		p.read(v)
+		c.Pools = append(c.Pools, p)
+	})
+}
+
+func (p *Pool) read(n node) {
+	n.fields(
+		key("sources", some(p.readSources)),
+		key("strategy", value(&p.Strategy, parseStrategy)),
+		later("hash_by"),
+		later("spacing", "0s", "0"),
+		later("wait", "0s", "0"),
+		key("refresh", duration(&p.Refresh, time.Second)),
+		later("cooldown"),
+	)
+}
+
+func (p *Pool) readSources(n node) {
+	n.each(func(n node) {
+		s := Source{Weight: 1}
+		s.read(n)
+		p.Sources = append(p.Sources, s)
+	})
+}
+
+func (s *Source) read(n node) {
+	n.fields(
+		key("interface", value(&s.Interface, parseInterface)),
+		key("mac", value(&s.MAC, parseMAC)),
+		key("address", value(&s.Address, parseAddress)),
+		later("prefix"),
+		later("spread"),
+		later("upstream"),
+		key("weight", number(&s.Weight, 1, 1000)),
+		key("labels", s.readLabels),
+	)
+	kinds := slices.DeleteFunc([]string{"interface", "mac", "address", "prefix", "upstream"}, func(key string) bool { return !n.has(key) })
+	switch {
+	case len(kinds) == 0:
+		n.errorf("what is it? (write one of interface, mac and address)")
+	case len(kinds) > 1:
+		n.errorf("%s exclude each other (write a source for each)", strings.Join(kinds, " and "))
+	}
+}
+
+func (s *Source) readLabels(n node) {
+	s.Labels = make(map[string]string)
+	n.pairs(func(name string, v node) {
+		var label string
+		text(&label)(v)
+		s.Labels[name] = label
+	})
+}
