@@ -1,0 +1,101 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"swivel/internal/auth"
+	"swivel/listener"
+)
+
+// http serves a client whose first byte may be that of an HTTP request. CONNECT is
+// read here; what else there is, is net/http's.
+func (s *session) http(ctx context.Context) error {
+	line, err := s.in.requestLine()
+	switch {
+	case err != nil:
+		return s.noRequest(err)
+	case line.method == "CONNECT":
+		return s.connect(ctx)
+	case isHTTPURL(line.target):
+		s.forward(ctx)
+	case !slices.Contains(methods, line.method):
+		s.refuse(&s.c.Line, errMethod)
+	default:
+		s.refuse(&s.c.Line, malformed("request target: want CONNECT, or an http:// URL"))
+	}
+	return nil
+}
+
+// methods are those of RFC 9110 and RFC 5789, but for TRACE, which would show a
+// client the request as the proxy sent it.
+var methods = []string{"CONNECT", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
+
+// connect serves a CONNECT request, RFC 9110 section 9.3.6. A refused one closes
+// the connection: what the client sent behind it would be taken for another
+// request, RFC 9931.
+func (s *session) connect(ctx context.Context) error {
+	l := &s.c.Line
+	l.Mode = "connect"
+	r, err := s.in.connectRequest()
+	if err != nil {
+		return s.noRequest(err)
+	}
+	l.Target = r.target.String()
+	if err := s.authenticate(l, r.credentials); err != nil {
+		s.refuse(l, err)
+		return nil
+	}
+	up, err := s.open(ctx, l, r.target)
+	if err != nil {
+		s.refuse(l, err)
+		return nil
+	}
+	defer up.Done()
+	defer up.Close()
+	l.Status = 200
+	if s.succeed(fmt.Appendf(nil, "HTTP/1.1 200 Connection established\r\n"+
+		"Proxy-Status: swivel; next-hop=\"%s\"\r\nSwivel-Source: %s\r\n\r\n", l.Address, up.Source)) {
+		s.relay(up)
+	}
+	return nil
+}
+
+// authenticate judges the credentials of an HTTP request, before anything else of
+// it: who has none learns nothing of the policy.
+func (s *session) authenticate(l *listener.Line, credentials string) error {
+	if s.Users == nil {
+		return nil
+	}
+	user, password, ok := basicAuth(credentials)
+	if !ok {
+		return auth.ErrDenied
+	}
+	l.User = user
+	return s.Users.Verify(s.c.Addr.Addr(), user, password)
+}
+
+// noRequest handles a head that did not arrive whole, or is wrong. A client that
+// has gone, never said anything, or would not understand it, gets no answer and is
+// the returned error.
+func (s *session) noRequest(err error) error {
+	silent := errors.Is(err, os.ErrDeadlineExceeded) && len(s.in.buf) == 0
+	if silent || errors.Is(err, errGone) || errors.Is(err, errProtocol) {
+		return err
+	}
+	s.refuse(&s.c.Line, err)
+	return nil
+}
+
+// refuse answers why with what the table of answers has for it, and closes.
+func (s *session) refuse(l *listener.Line, why error) { s.answer(l, explain(why), why) }
+
+func (s *session) answer(l *listener.Line, f failure, why error) {
+	l.Status, l.Reason, l.Err = f.status, f.reason(), why
+	extendWrite(s.conn)
+	s.conn.Write(f.response())
+	linger(s.conn)
+}

@@ -1,0 +1,196 @@
+// Package egress is the front door of a forward proxy: clients ask it, by CONNECT,
+// SOCKS5 or plain HTTP on one port, to connect them to a destination through the
+// next source of a pool.
+//
+//	egress.go   tells the protocols apart; opens the connection, for all three
+//	reader.go   the head of a connection, bounded, as it arrives
+//	head.go     the head of a CONNECT request (RFC 9112, RFC 9931)
+//	connect.go  CONNECT
+//	socks.go    SOCKS5 (RFC 1928, RFC 1929)
+//	forward.go  absolute-form requests (RFC 9112 section 3.2.2), by net/http;
+//	            forwardconn.go and meter.go are the connections as it sees them
+//	exchange.go one such request and its response
+//	upgrade.go  an exchange that becomes a tunnel
+//	answer.go   what a client is told, whatever went wrong
+//
+// It does not look into tunnels, does not cache, and speaks HTTP/2 with nobody.
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"time"
+
+	"swivel/internal/auth"
+	"swivel/internal/target"
+	"swivel/listener"
+	"swivel/relay"
+	"swivel/rotate"
+)
+
+// Door serves one listener's clients. Its fields are not changed once it is in
+// use.
+type Door struct {
+	Name   string         // the listener's, for the access line
+	Users  *auth.Users    // who may pass; nil: everyone
+	Policy *target.Policy // where to
+	Lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+	Dialer *rotate.Dialer
+	TLS    *tls.Config // when set, clients may speak TLS to the proxy
+
+	Head   time.Duration // for all of what a client says before it is served
+	Dial   time.Duration // for resolving, choosing a source and connecting
+	Limits relay.Limits  // of tunnels, and of requests
+}
+
+// session is one client on its way through a Door.
+type session struct {
+	*Door
+	c    *listener.Client
+	conn relay.Duplex // the client's connection, or the TLS inside it
+	in   reader       // of conn
+}
+
+// errProtocol: the first bytes are of no protocol that is served here.
+var errProtocol = errors.New("neither HTTP nor SOCKS5")
+
+// Serve implements listener.Door.
+func (d *Door) Serve(ctx context.Context, c *listener.Client) {
+	s := &session{Door: d, c: c, conn: c.TCPConn}
+	s.in.c = s.conn
+	// One deadline for the whole head. A client that is silent, or sends a byte now
+	// and then, would otherwise hold its goroutine and descriptor for ever.
+	c.SetDeadline(c.Start.Add(d.Head))
+	if err := s.serve(ctx); err != nil {
+		c.Line.Err = err
+		switch {
+		case c.Ended() != "": // the listener knows why
+		case errors.Is(err, errProtocol):
+			c.Line.Reason = "wrong-protocol"
+		default:
+			c.Line.Reason = "no-request"
+		}
+	}
+}
+
+// serve tells the protocols apart by their first byte. Its error means that the
+// client has said nothing that could be answered.
+func (s *session) serve(ctx context.Context) error {
+	if err := s.in.need(1); err != nil {
+		return err
+	}
+	if s.in.buf[0] == tlsHandshake && s.TLS != nil {
+		if err := s.handshake(ctx); err != nil {
+			return err
+		}
+	}
+	switch b := s.in.buf[0]; {
+	case b == socksVersion:
+		return s.socks(ctx)
+	case isTokenByte(b) || b == '\r' || b == '\n' || b == ' ' || b == '\t':
+		return s.http(ctx)
+	default:
+		return errProtocol
+	}
+}
+
+// tlsHandshake is the type of the record that a ClientHello comes in, RFC 8446
+// section 5.1.
+const tlsHandshake = 22
+
+func (s *session) handshake(ctx context.Context) error {
+	t := tls.Server(relay.NewConn(s.c.TCPConn, s.in.buf), s.TLS)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	s.conn = t
+	s.in = reader{c: t}
+	return s.in.need(1)
+}
+
+// open connects to t through the pool, and notes on l how that went. The caller
+// closes the connection, and then calls its Done.
+func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (*rotate.Upstream, error) {
+	l.Target = t.String()
+	if s.c.OurOwn() {
+		return nil, target.ErrLoop
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.Dial)
+	defer cancel()
+
+	start := time.Now()
+	addrs, err := s.Policy.Resolve(ctx, t, s.Lookup)
+	if t.Name != "" {
+		l.DNS = time.Since(start)
+	}
+	if err != nil {
+		return nil, err
+	}
+	start = time.Now()
+	up, err := s.Dialer.Dial(ctx, addrs)
+	l.Connect = time.Since(start)
+	if derr, ok := errors.AsType[*rotate.Error](err); ok {
+		l.Address, l.Source, l.Attempts = derr.Addr, derr.Source, derr.Attempts
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.Address, l.Source, l.Attempts = nextHop(up), up.Source, up.Attempts
+	return up, nil
+}
+
+// succeed tells the client that the tunnel begins, and reports whether it could.
+func (s *session) succeed(answer []byte) bool {
+	extendWrite(s.conn)
+	_, err := s.conn.Write(answer)
+	if err == nil {
+		return true
+	}
+	s.c.Line.Reason, s.c.Line.Err = string(relay.ClientReset), err
+	if why := s.c.Ended(); why != "" {
+		s.c.Line.Reason = string(why)
+	}
+	return false
+}
+
+// relay makes a tunnel of the session. What the client sent behind its request is
+// the first that goes through.
+func (s *session) relay(up *rotate.Upstream) {
+	s.c.SetDeadline(time.Time{})
+	s.c.Relay(s.in.rest(), relay.NewConn(up.TCPConn, nil), s.Limits)
+}
+
+// Refuse implements listener.Door.
+func (d *Door) Refuse(c *listener.Client, why error) {
+	s := &session{Door: d, c: c, conn: c.TCPConn}
+	s.in.c = s.conn
+	c.SetDeadline(time.Now().Add(lingerTime))
+	f := explain(why)
+	c.Line.Reason = f.reason()
+	if s.in.need(1) != nil {
+		return
+	}
+	switch b := s.in.buf[0]; {
+	case b == socksVersion:
+		// The reply belongs to a request, which need not be waited for. A client that
+		// has yet to say who it is cannot be led there.
+		answer := []byte{socksVersion, socksNoMethod}
+		if d.Users == nil && s.socksMethod() == nil {
+			answer = socksReply(f.rep, netip.AddrPort{})
+		}
+		c.Write(answer)
+	case isTokenByte(b):
+		c.Line.Status = f.status
+		c.Write(f.response())
+	default:
+		return
+	}
+	linger(s.conn)
+}
+
+func nextHop(up *rotate.Upstream) netip.AddrPort {
+	ap, _ := netip.ParseAddrPort(up.RemoteAddr().String())
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,187 @@
+package egress
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	"swivel/internal/target"
+)
+
+// request is a CONNECT request, as far as swivel looks at it.
+type request struct {
+	target      target.Target
+	credentials string // the value of Proxy-Authorization
+}
+
+// malformed is a head that is refused with 400. It names the part that is wrong,
+// and holds nothing that a peer sent.
+type malformed string
+
+func (m malformed) Error() string { return "bad " + string(m) }
+
+// Heads that are refused with another status.
+var (
+	errMethod        = fmt.Errorf("method is not served")
+	errVersion       = fmt.Errorf("HTTP version is not served")
+	errTooManyFields = fmt.Errorf("more than 100 header fields")
+)
+
+const maxFields = 100
+
+// connectRequest reads the whole head of a CONNECT request.
+func (r *reader) connectRequest() (request, error) {
+	head, err := r.head()
+	if err != nil {
+		return request{}, err
+	}
+	return parseConnect(head)
+}
+
+// parseConnect reads the head of a CONNECT request: its lines, each with its CRLF,
+// without the blank line.
+//
+// It is stricter than RFC 9112 asks for, since what one side takes for a line end,
+// a name or a length another may not: no bare LF, no folded lines, no space before
+// a colon, no body.
+func parseConnect(head []byte) (request, error) {
+	first, fields, _ := bytes.Cut(head, crlf)
+	line, err := parseRequestLine(first)
+	if err != nil {
+		return request{}, err
+	}
+	var r request
+	seen, err := parseFields(fields, &r)
+	if err != nil {
+		return request{}, err
+	}
+	if !seen.host && line.minor > 0 {
+		return request{}, malformed("head: no Host")
+	}
+	r.target, err = target.Parse(line.target)
+	return r, err
+}
+
+var crlf = []byte("\r\n")
+
+// requestLine is RFC 9112 section 3.
+type requestLine struct {
+	method, target string
+	minor          byte // of HTTP/1
+}
+
+// parseRequestLine reads a request line without its CRLF. errVersion is an HTTP
+// version other than 1.
+func parseRequestLine(b []byte) (requestLine, error) {
+	for _, c := range b {
+		if c < ' ' || c > '~' {
+			return requestLine{}, malformed("request line")
+		}
+	}
+	part := strings.SplitN(string(b), " ", 4) // one more than there should be
+	if len(part) != 3 || part[0] == "" || part[1] == "" || !isToken(part[0]) {
+		return requestLine{}, malformed("request line")
+	}
+	v := part[2]
+	if len(v) != len("HTTP/1.1") || v[:5] != "HTTP/" || v[6] != '.' || !isDigit(v[5]) || !isDigit(v[7]) {
+		return requestLine{}, malformed("HTTP version")
+	}
+	if v[5] != '1' {
+		return requestLine{}, errVersion
+	}
+	return requestLine{part[0], part[1], v[7] - '0'}, nil
+}
+
+// fieldsSeen is which fields that may occur once have occurred.
+type fieldsSeen struct{ host, credentials bool }
+
+func parseFields(b []byte, r *request) (seen fieldsSeen, err error) {
+	for n := 1; len(b) > 0; n++ {
+		if n > maxFields {
+			return seen, errTooManyFields
+		}
+		var line []byte
+		line, b, _ = bytes.Cut(b, crlf)
+		name, value, err := parseField(line)
+		if err != nil {
+			return seen, err
+		}
+		if err := r.field(name, value, &seen); err != nil {
+			return seen, err
+		}
+	}
+	return seen, nil
+}
+
+// parseField reads a field line, RFC 9112 section 5. A folded line begins with
+// white space and so has no name.
+func parseField(line []byte) (name, value string, err error) {
+	before, after, ok := bytes.Cut(line, []byte(":"))
+	if !ok || !isToken(string(before)) {
+		return "", "", malformed("header field")
+	}
+	after = bytes.Trim(after, " \t")
+	for _, c := range after {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return "", "", malformed("header field")
+		}
+	}
+	return string(before), string(after), nil
+}
+
+// field takes one field into account. The value of Host is not used: the request
+// target says where to, RFC 9112 section 3.2.3.
+func (r *request) field(name, value string, seen *fieldsSeen) error {
+	switch {
+	case strings.EqualFold(name, "Host"):
+		if seen.host || strings.ContainsAny(value, ", \t") {
+			return malformed("Host")
+		}
+		seen.host = true
+	case strings.EqualFold(name, "Proxy-Authorization"):
+		if seen.credentials {
+			return malformed("Proxy-Authorization")
+		}
+		seen.credentials = true
+		r.credentials = value
+	case strings.EqualFold(name, "Transfer-Encoding"):
+		return malformed("Transfer-Encoding")
+	case strings.EqualFold(name, "Content-Length"):
+		// A CONNECT request has no body: what follows is the tunnel's. Anything but
+		// 0 would be a length that one side believes in and the other does not.
+		if value != "0" {
+			return malformed("Content-Length")
+		}
+	}
+	return nil
+}
+
+// basicAuth reads credentials as RFC 7617 has them.
+func basicAuth(credentials string) (user, password string, ok bool) {
+	scheme, rest, _ := strings.Cut(credentials, " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return "", "", false
+	}
+	b, err := base64.StdEncoding.DecodeString(strings.TrimLeft(rest, " "))
+	if err != nil {
+		return "", "", false
+	}
+	return strings.Cut(string(b), ":")
+}
+
+func isToken(s string) bool {
+	for i := range len(s) {
+		if !isTokenByte(s[i]) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isTokenByte: RFC 9110 section 5.6.2.
+func isTokenByte(c byte) bool {
+	return isDigit(c) || 'a' <= c|0x20 && c|0x20 <= 'z' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }

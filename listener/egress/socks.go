@@ -1,0 +1,196 @@
+package egress
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"swivel/internal/target"
+)
+
+// RFC 1928 and RFC 1929.
+const (
+	socksVersion  = 5
+	socksNoAuth   = 0
+	socksPassword = 2
+	socksNoMethod = 0xff
+
+	passwordVersion = 1
+	passwordSuccess = 0
+	passwordFailure = 1
+
+	commandConnect = 1
+
+	addrIPv4 = 1
+	addrName = 3
+	addrIPv6 = 4
+)
+
+// Requests that are refused with a reply of their own.
+var (
+	errSOCKS       = errors.New("malformed SOCKS5 message")
+	errCommand     = errors.New("SOCKS5 command is not served")
+	errAddressType = errors.New("SOCKS5 address type is not served")
+	errNoMethod    = errors.New("no SOCKS5 authentication method in common")
+)
+
+// socks serves a SOCKS5 client. Messages that it sends without waiting for the
+// answer to the one before are in s.in and change nothing.
+func (s *session) socks(ctx context.Context) error {
+	l := &s.c.Line
+	l.Mode = "socks5"
+	if err := s.socksMethod(); err != nil {
+		return s.socksRefuse(err, []byte{socksVersion, socksNoMethod})
+	}
+	if s.Users != nil {
+		if err := s.socksPassword(); err != nil {
+			return s.socksRefuse(err, []byte{passwordVersion, passwordFailure})
+		}
+	}
+	t, err := s.socksRequest()
+	if err != nil {
+		return s.socksRefuse(err, socksReply(explain(err).rep, netip.AddrPort{}))
+	}
+	up, err := s.open(ctx, l, t)
+	if err != nil {
+		return s.socksRefuse(err, socksReply(explain(err).rep, netip.AddrPort{}))
+	}
+	defer up.Done()
+	defer up.Close()
+	bound := up.LocalAddr().(*net.TCPAddr).AddrPort()
+	if s.succeed(socksReply(repSuccess, bound)) {
+		s.relay(up)
+	}
+	return nil
+}
+
+// socksRefuse gives the answer to a client, and closes. A client that has gone, or
+// took too long for a whole message, gets none and is the returned error.
+func (s *session) socksRefuse(why error, answer []byte) error {
+	f := explain(why)
+	if errors.Is(why, errGone) || f.status == 408 {
+		return why
+	}
+	s.c.Line.Reason, s.c.Line.Err = f.reason(), why
+	extendWrite(s.conn)
+	s.conn.Write(answer)
+	linger(s.conn)
+	return nil
+}
+
+// socksMethod agrees on how the client says who it is: with a password where there
+// are users, else not at all.
+func (s *session) socksMethod() error {
+	if err := s.in.need(2); err != nil {
+		return err
+	}
+	n := int(s.in.buf[1])
+	if err := s.in.need(2 + n); err != nil {
+		return err
+	}
+	methods := s.in.take(2 + n)[2:]
+	want := byte(socksNoAuth)
+	if s.Users != nil {
+		want = socksPassword
+	}
+	if !slices.Contains(methods, want) {
+		return errNoMethod
+	}
+	return s.socksWrite([]byte{socksVersion, want})
+}
+
+// socksPassword is RFC 1929.
+func (s *session) socksPassword() error {
+	user, password, err := s.socksCredentials()
+	if err != nil {
+		return err
+	}
+	s.c.Line.User = user
+	if err := s.Users.Verify(s.c.Addr.Addr(), user, password); err != nil {
+		return err
+	}
+	return s.socksWrite([]byte{passwordVersion, passwordSuccess})
+}
+
+// socksWrite sends an answer in the middle of the negotiation.
+func (s *session) socksWrite(b []byte) error {
+	if _, err := s.conn.Write(b); err != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return nil
+}
+
+func (s *session) socksCredentials() (user, password string, err error) {
+	if err := s.in.need(2); err != nil {
+		return "", "", err
+	}
+	if s.in.buf[0] != passwordVersion || s.in.buf[1] == 0 {
+		return "", "", errSOCKS
+	}
+	n := int(s.in.buf[1])
+	if err := s.in.need(2 + n + 1); err != nil {
+		return "", "", err
+	}
+	user = string(s.in.buf[2 : 2+n])
+	m := int(s.in.buf[2+n])
+	if m == 0 {
+		return "", "", errSOCKS
+	}
+	if err := s.in.need(2 + n + 1 + m); err != nil {
+		return "", "", err
+	}
+	return user, string(s.in.take(2 + n + 1 + m)[2+n+1:]), nil
+}
+
+// socksRequest reads the request. All of it is read before it is judged, so that
+// the verdict does not depend on how it was cut into segments.
+func (s *session) socksRequest() (t target.Target, err error) {
+	if err := s.in.need(5); err != nil {
+		return t, err
+	}
+	b := s.in.buf
+	var n int // of the address
+	switch {
+	case b[0] != socksVersion || b[2] != 0:
+		return t, errSOCKS
+	case b[1] != commandConnect:
+		return t, errCommand
+	case b[3] == addrIPv4:
+		n = 4
+	case b[3] == addrIPv6:
+		n = 16
+	case b[3] == addrName:
+		n = 1 + int(b[4])
+	default:
+		return t, errAddressType
+	}
+	if err := s.in.need(4 + n + 2); err != nil {
+		return t, err
+	}
+	b = s.in.take(4 + n + 2)
+	addr, port := b[4:4+n], binary.BigEndian.Uint16(b[4+n:])
+	if b[3] == addrName {
+		return target.ParseHost(string(addr[1:]), port)
+	}
+	ip, _ := netip.AddrFromSlice(addr)
+	return target.FromAddrPort(netip.AddrPortFrom(ip, port))
+}
+
+// socksReply is a reply with the address that the connection to the destination is
+// bound to; 0.0.0.0:0 when there is none.
+func socksReply(rep byte, bound netip.AddrPort) []byte {
+	if !bound.IsValid() {
+		bound = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	}
+	addr := bound.Addr().Unmap()
+	b := []byte{socksVersion, rep, 0, addrIPv4}
+	if addr.Is6() {
+		b[3] = addrIPv6
+	}
+	b = append(b, addr.AsSlice()...)
+	return binary.BigEndian.AppendUint16(b, bound.Port())
+}
