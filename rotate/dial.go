@@ -26,6 +26,10 @@ type Dialer struct {
 
 	// Options are set on every socket before it connects.
 	Options []sockopt.Option
+
+	// KeepAlive, when set, is another one, but not towards loopback, where a peer
+	// cannot vanish without a word.
+	KeepAlive sockopt.Option
 }
 
 // Upstream is a connection made through a source. Whoever called Dial closes it,
@@ -87,20 +91,23 @@ func first(addrs []netip.AddrPort) (a netip.AddrPort) {
 // connect makes one attempt. It binds to src with port 0: see sockopt.BindLater.
 func (d *Dialer) connect(ctx context.Context, src Source, dst netip.AddrPort) (*net.TCPConn, error) {
 	nd := net.Dialer{
-		KeepAlive: -1, // net would set its own values, in four calls; Options has ours
+		KeepAlive: -1, // net would set its own values, in four calls
 		Control: func(_, _ string, c syscall.RawConn) error {
-			if src.Free {
-				if err := sockopt.Apply(c, sockopt.FreeBind); err != nil {
-					return err
-				}
-			}
-			if err := sockopt.Apply(c, sockopt.BindLater); err != nil {
-				return err
-			}
-			return sockopt.Apply(c, d.Options...)
+			return sockopt.Apply(c, d.options(src, dst)...)
 		},
 	}
 	return nd.DialTCP(ctx, "tcp", netip.AddrPortFrom(src.Addr, 0), dst)
+}
+
+func (d *Dialer) options(src Source, dst netip.AddrPort) []sockopt.Option {
+	opts := append(make([]sockopt.Option, 0, 8), sockopt.BindLater)
+	if src.Free {
+		opts = append(opts, sockopt.FreeBind)
+	}
+	if d.KeepAlive != nil && !dst.Addr().IsLoopback() {
+		opts = append(opts, d.KeepAlive)
+	}
+	return append(opts, d.Options...)
 }
 
 // fault is what a failed attempt says about the source.

@@ -82,6 +82,16 @@ func Load(path string) (*Users, error) {
 	return u, nil
 }
 
+// Reload reads the file again now, and not when Verify comes to it. Passwords that
+// are remembered stay so while their hashes are the same. Its error is Err's.
+func (u *Users) Reload() error {
+	u.mu.Lock()
+	u.checked, u.info = time.Time{}, nil
+	u.mu.Unlock()
+	u.refresh()
+	return u.Err()
+}
+
 // Err returns what was wrong with the file when it was last looked at, which
 // Verify does. While the file is gone nobody can log in; while it cannot be read or
 // is malformed, those can whom it had before.
