@@ -1,0 +1,187 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"swivel/iface"
+	"swivel/internal/auth"
+	"swivel/internal/config"
+	"swivel/internal/sockopt"
+	"swivel/listener"
+)
+
+// report is what check finds, as it goes to the user.
+type report struct {
+	w       io.Writer
+	missing bool
+	sockets []*net.TCPListener // all at once, since :8080 and 127.0.0.1:8080 exclude each other
+}
+
+func (r *report) ok(format string, args ...any) {
+	fmt.Fprintf(r.w, "ok       "+format+"\n", args...)
+}
+
+// note tells of something that works and could be better.
+func (r *report) note(hint, format string, args ...any) {
+	fmt.Fprintf(r.w, "note     "+format+"\n         %s\n", append(args, hint)...)
+}
+
+// miss tells of something that keeps swivel from working, and what mends it.
+func (r *report) miss(hint, format string, args ...any) {
+	r.missing = true
+	fmt.Fprintf(r.w, "missing  "+format+"\n         %s\n", append(args, hint)...)
+}
+
+// check implements the command of that name.
+func check(load loader, stdout *os.File) error {
+	cfg, err := load()
+	if err != nil {
+		return err
+	}
+	h, err := iface.Read()
+	if err != nil {
+		return err
+	}
+	r := &report{w: stdout}
+	defer r.close()
+	r.ok("configuration")
+	for _, p := range cfg.Pools {
+		r.pool(p, h)
+	}
+	for _, l := range cfg.Listeners {
+		r.listener(l)
+	}
+	r.descriptors(cfg.Limits.Connections)
+	r.names(cfg.Resolver)
+	if r.missing {
+		return errStopped
+	}
+	return nil
+}
+
+func (r *report) close() {
+	for _, ln := range r.sockets {
+		ln.Close()
+	}
+}
+
+func (r *report) pool(p config.Pool, h *iface.Host) {
+	entries := find(p, h)
+	n := len(allSources(entries))
+	hint := "it is used as soon as it is there"
+	if n > 0 {
+		hint += "; clients are served by the other sources"
+	}
+	for _, f := range entries {
+		if f.missing != "" {
+			r.miss(hint, "pool %s: source %s: %s", p.Name, f.name(), f.missing)
+		}
+	}
+	if n == 0 {
+		r.miss("clients are answered 503 until it has one", "pool %s has no source address", p.Name)
+		return
+	}
+	r.ok("pool %s: %d source addresses", p.Name, n)
+}
+
+func (r *report) listener(l config.Listener) {
+	for _, address := range l.Listen {
+		r.socket(l.Name, address)
+	}
+	if l.Users != "" {
+		if _, err := auth.Load(l.Users); err != nil {
+			r.miss("swivel does not start without, as nobody could log in", "listener %s: users: %v", l.Name, err)
+		} else {
+			r.ok("listener %s: users file %s", l.Name, l.Users)
+		}
+	}
+	if l.TLS != nil {
+		if _, err := loadTLS(l.TLS, time.Now()); err != nil {
+			r.miss(mendTLS(l.TLS), "listener %s: tls: %v", l.Name, err)
+		} else {
+			r.ok("listener %s: certificate %s", l.Name, l.TLS.Certificate)
+		}
+	}
+	if l.Mark != 0 {
+		r.mark(l)
+	}
+}
+
+// mendTLS is the command for a certificate that cannot be used: one that makes it,
+// where there is none that it would destroy, or else one that shows it.
+func mendTLS(files *config.TLS) string {
+	if _, err := os.Stat(files.Certificate); errors.Is(err, fs.ErrNotExist) {
+		return "openssl req -x509 -newkey rsa:2048 -nodes -days 90 -subj /CN=NAME -keyout " + files.Key + " -out " + files.Certificate
+	}
+	return "openssl x509 -noout -subject -dates -in " + files.Certificate
+}
+
+func (r *report) socket(name, address string) {
+	ln, err := listener.Listen(context.Background(), address)
+	if err != nil {
+		r.miss(mendListen(address, err), "listener %s: %v", name, explainListen(address, err))
+		return
+	}
+	r.sockets = append(r.sockets, ln)
+	r.ok("listener %s: %s is free", name, address)
+}
+
+func mendListen(address string, err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "fine if that is swivel itself; otherwise end it, or listen elsewhere"
+	case errors.Is(err, syscall.EACCES):
+		return "setcap cap_net_bind_service+ep swivel, or a port above 1023"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		host, _, _ := net.SplitHostPort(address)
+		return "ip address add " + host + " dev …, or another address"
+	}
+	return "listen elsewhere"
+}
+
+func (r *report) mark(l config.Listener) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		err = sockopt.Mark(l.Mark)(fd)
+	}
+	if err != nil {
+		r.miss("setcap cap_net_admin+ep swivel", "listener %s: mark %d: %v", l.Name, l.Mark, err)
+		return
+	}
+	r.ok("listener %s: mark %d", l.Name, l.Mark)
+}
+
+func (r *report) descriptors(connections int) {
+	n := descriptors()
+	if c := listener.Capacity(n); c < connections {
+		r.note(fmt.Sprintf("ulimit -n %d, or LimitNOFILE=%[1]d in the unit; or a lower limits.connections", 2*connections+256),
+			"%d descriptors are enough for %d connections, limits.connections is %d: beyond, clients wait", n, c, connections)
+		return
+	}
+	r.ok("descriptors: %d", n)
+}
+
+func (r *report) names(c config.Resolver) {
+	if len(c.Servers) > 0 {
+		r.ok("name servers: %v", c.Servers)
+		return
+	}
+	if _, err := os.Stat("/etc/resolv.conf"); err != nil {
+		r.miss("set resolver.servers", "name servers: %v", err)
+		return
+	}
+	r.ok("name servers: those of /etc/resolv.conf")
+}

@@ -1,0 +1,251 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"swivel/iface"
+	"swivel/internal/auth"
+	"swivel/internal/config"
+	"swivel/internal/logqueue"
+	"swivel/internal/sockopt"
+	"swivel/listener"
+	"swivel/relay"
+	"swivel/rotate"
+)
+
+// proxy is a running swivel. What a reload may change belongs to the goroutine of
+// serve, but for what atomics and mu guard.
+type proxy struct {
+	log    zerolog.Logger
+	format *formatter
+	gate   *listener.Gate
+	table  listener.Table
+
+	host  atomic.Pointer[iface.Host]
+	ports atomic.Pointer[map[uint16]bool] // that we listen on
+
+	clients context.Context    // done when every client is to end
+	serving sync.WaitGroup     // listening sockets, each until its last client has gone
+	sockets map[string]*socket // by generation.listen's key
+	users   map[string]*auth.Users
+
+	refresh  time.Duration // of follow
+	unfollow func()        // ends it
+
+	mu sync.Mutex
+	// guards
+	config  *config.Config
+	pools   map[string]*rotate.Pool
+	used    map[netip.Addr]*time.Timer // what clients may be leaving by: all that was in a pool and is not gone
+	said    map[string]string          // what was logged last of each pool
+	recheck *time.Timer                // nil unless the host is to be looked at again
+}
+
+// socket is a listening socket that is in use.
+type socket struct {
+	ln     *net.TCPListener
+	server *listener.Server
+	close  context.CancelFunc
+}
+
+// logSize bounds the lines that wait to be written.
+const logSize = 4 << 20
+
+// serve implements the command run.
+func serve(load loader, stdout *os.File) error {
+	// A reader of the log that goes away must not end the process.
+	signal.Ignore(syscall.SIGPIPE)
+	// Package signal drops what does not fit into a channel. Two that are sent
+	// while a reload takes its time are one reload, but none may displace an end.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	end := make(chan os.Signal, 2)
+	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
+
+	cfg, err := load()
+	if err != nil {
+		return err
+	}
+	queue := logqueue.New(stdout, logSize)
+	go queue.Run() // until Close
+	defer queue.Close(time.Second)
+
+	clients, endClients := context.WithCancel(context.Background())
+	defer endClients()
+	go giveBack(clients) // until endClients
+	p := newProxy(clients, queue)
+	if err := p.start(cfg); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-hangup:
+			p.reload(load)
+		case <-end:
+			return p.drain(end, endClients)
+		}
+	}
+}
+
+func newProxy(clients context.Context, queue *logqueue.Queue) *proxy {
+	f := newFormatter(queue)
+	return &proxy{
+		log:     zerolog.New(f).With().Timestamp().Logger(),
+		format:  f,
+		gate:    listener.NewGate(descriptors()),
+		clients: clients,
+		sockets: make(map[string]*socket),
+		used:    make(map[netip.Addr]*time.Timer),
+		said:    make(map[string]string),
+
+		unfollow: func() {},
+	}
+}
+
+// descriptors is how many this process may have open. The Go runtime has raised
+// the soft limit to the hard one.
+func descriptors() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	return int(min(l.Cur, 1<<30))
+}
+
+func (p *proxy) start(cfg *config.Config) error {
+	h, err := iface.Read()
+	if err != nil {
+		return err
+	}
+	p.host.Store(h)
+	g, err := p.build(cfg)
+	if err != nil {
+		return err
+	}
+	p.commit(g)
+	if n := listener.Capacity(descriptors()); n < cfg.Limits.Connections {
+		p.log.Warn().Int("connections", n).Int("limit", cfg.Limits.Connections).
+			Msg("descriptor limit is lower than limits.connections")
+	}
+	return nil
+}
+
+// reload puts a new configuration into effect, or leaves everything as it is.
+func (p *proxy) reload(load loader) {
+	cfg, err := load()
+	var g *generation
+	if err == nil {
+		g, err = p.build(cfg)
+	}
+	if err != nil {
+		p.log.Error().Err(err).Msg("reload failed, the old configuration stays")
+		return
+	}
+	p.commit(g)
+	p.log.Info().Msg("reloaded")
+}
+
+// commit puts g into effect. Nothing here can fail. Clients that are here go on as
+// they are; listening sockets that stay are not closed.
+func (p *proxy) commit(g *generation) {
+	p.format.set(g.config.Log)
+	p.gate.Limit(g.config.Limits.Connections, g.config.Limits.PerClient)
+
+	p.mu.Lock()
+	p.config, p.pools = g.config, g.pools
+	p.mu.Unlock()
+	p.users = g.users
+	p.setPools()
+	p.follow(shortestRefresh(g.config.Pools))
+	p.notePorts(g)
+
+	for key, svc := range g.services {
+		if s := p.sockets[key]; s != nil {
+			s.server.Use(svc)
+			if rc, err := s.ln.SyscallConn(); err == nil {
+				sockopt.Apply(rc, acceptOptions(g.config.Limits, s.ln.Addr().String())...)
+			}
+		}
+	}
+	for key, s := range p.sockets {
+		if g.services[key] == nil {
+			s.close()
+			delete(p.sockets, key)
+			p.log.Info().Stringer("address", s.ln.Addr()).Msg("listener closed")
+		}
+	}
+	for key, ln := range g.opened {
+		p.open(key, ln, g.services[key])
+	}
+}
+
+func (p *proxy) open(key string, ln *net.TCPListener, svc *listener.Service) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &socket{ln: ln, close: cancel, server: &listener.Server{Gate: p.gate, Table: &p.table, Log: p.log}}
+	s.server.Use(svc)
+	p.sockets[key] = s
+	p.serving.Go(func() { s.server.Serve(ctx, p.clients, ln) }) // until s.close, and its last client has gone
+	p.log.Info().Str("listener", svc.Name).Stringer("address", ln.Addr()).Msg("listening")
+}
+
+// notePorts notes where g listens, before its clients can ask to be connected there.
+func (p *proxy) notePorts(g *generation) {
+	ports := make(map[uint16]bool)
+	for key := range g.services {
+		ln := g.opened[key]
+		if s := p.sockets[key]; s != nil {
+			ln = s.ln
+		}
+		ports[portOf(ln)] = true
+	}
+	p.ports.Store(&ports)
+}
+
+// drainGrace is how long clients that were ended have for their last log line.
+const drainGrace = 2 * time.Second
+
+// drain closes the listening sockets at once, lets the clients end for as long as
+// the configuration says, and then ends them. A second signal ends everything.
+func (p *proxy) drain(end <-chan os.Signal, endClients context.CancelFunc) error {
+	for _, s := range p.sockets {
+		s.close()
+	}
+	limit := p.config.Limits.Drain
+	p.log.Info().Int("clients", p.table.Len()).Stringer("drain", limit).Msg("draining")
+	served := make(chan struct{})
+	go func() { // ends with the last client
+		p.serving.Wait()
+		close(served)
+	}()
+	timeout, ended := time.After(limit), false
+	for {
+		select {
+		case <-served:
+			p.log.Info().Msg("stopped")
+			return nil
+		case <-timeout:
+			if ended {
+				p.log.Warn().Int("clients", p.table.Len()).Msg("stopped with clients left")
+				return nil
+			}
+			p.table.End(relay.Drained)
+			endClients()
+			timeout, ended = time.After(drainGrace), true
+		case <-end:
+			return errStopped
+		}
+	}
+}

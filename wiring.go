@@ -1,0 +1,258 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+
+	"swivel/iface"
+	"swivel/internal/auth"
+	"swivel/internal/config"
+	"swivel/internal/resolver"
+	"swivel/internal/sockopt"
+	"swivel/internal/target"
+	"swivel/listener"
+	"swivel/listener/egress"
+	"swivel/relay"
+	"swivel/rotate"
+)
+
+// generation is what a configuration amounts to, built and not in effect yet: all
+// that can fail has been done.
+type generation struct {
+	config   *config.Config
+	pools    map[string]*rotate.Pool
+	services map[string]*listener.Service // by the key of their socket
+	opened   map[string]*net.TCPListener  // sockets that were not there before, by key
+	users    map[string]*auth.Users       // by path
+}
+
+// build makes a generation of cfg. It takes over the pools and sockets of p that
+// cfg keeps. After an error, nothing has changed.
+func (p *proxy) build(cfg *config.Config) (*generation, error) {
+	g := &generation{
+		config:   cfg,
+		pools:    make(map[string]*rotate.Pool),
+		services: make(map[string]*listener.Service),
+		opened:   make(map[string]*net.TCPListener),
+		users:    make(map[string]*auth.Users),
+	}
+	for _, pc := range cfg.Pools {
+		pool := p.pools[pc.Name]
+		if pool == nil {
+			pool = new(rotate.Pool)
+		}
+		g.pools[pc.Name] = pool
+	}
+	names := resolver.New(resolver.Config{
+		Servers: cfg.Resolver.Servers,
+		Timeout: cfg.Resolver.Timeout,
+		Prefer:  cfg.Resolver.Prefer,
+		Cache:   cfg.Resolver.Cache,
+	})
+	for _, lc := range cfg.Listeners {
+		if err := g.add(p, lc, names); err != nil {
+			g.discard()
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// add builds a listener's front door and opens those of its sockets that p has not.
+func (g *generation) add(p *proxy, lc config.Listener, names *resolver.Resolver) error {
+	door, err := g.door(p, lc, names)
+	if err != nil {
+		return err
+	}
+	svc := &listener.Service{Name: lc.Name, Clients: lc.Clients, Door: door}
+	for _, address := range lc.Listen {
+		key := g.key(address)
+		if err := g.listen(p, key, address); err != nil {
+			return err
+		}
+		g.services[key] = svc
+	}
+	return nil
+}
+
+// tcpOptions are those of both legs, but for keepAlive. Accepted sockets inherit
+// them from the listening one.
+func tcpOptions(l config.Limits) []sockopt.Option {
+	return []sockopt.Option{sockopt.NoDelay, sockopt.UserTimeout(l.UserTimeout)}
+}
+
+// keepAlive probes a silent peer several times within TCP_USER_TIMEOUT, which
+// decides when it is given up: with 30s for both, one lost probe ended a tunnel.
+//
+// It is not for peers on loopback, who cannot vanish. There, the probes of some
+// thousand idle tunnels come at the same moment, and the kernel drops what exceeds
+// net.core.netdev_max_backlog.
+func keepAlive(l config.Limits) sockopt.Option {
+	return sockopt.KeepAlive(l.UserTimeout/2, l.UserTimeout/8, 4)
+}
+
+// acceptOptions are those of a socket that listens on address.
+func acceptOptions(l config.Limits, address string) []sockopt.Option {
+	opts := tcpOptions(l)
+	if ap, err := netip.ParseAddrPort(address); err == nil && ap.Addr().IsLoopback() {
+		return opts
+	}
+	return append(opts, keepAlive(l))
+}
+
+// key is what the next socket that listens on address is known by, also in the
+// generations to come: its address, with a number where there are several. That is
+// so with port 0, for which the kernel chooses another each time.
+func (g *generation) key(address string) string {
+	key := address
+	for n := 2; g.services[key] != nil; n++ {
+		key = fmt.Sprintf("%s (%d)", address, n)
+	}
+	return key
+}
+
+func (g *generation) listen(p *proxy, key, address string) error {
+	if p.sockets[key] != nil {
+		return nil
+	}
+	ln, err := listener.Listen(context.Background(), address, acceptOptions(g.config.Limits, address)...)
+	if err != nil {
+		return p.explainListen(address, err)
+	}
+	g.opened[key] = ln
+	return nil
+}
+
+// explainListen is the function of that name, for a reload: the port may be taken
+// by swivel itself, when 127.0.0.1:8080 becomes :8080.
+func (p *proxy) explainListen(address string, err error) error {
+	_, port, _ := net.SplitHostPort(address)
+	for _, s := range p.sockets {
+		if errors.Is(err, syscall.EADDRINUSE) && strconv.Itoa(int(portOf(s.ln))) == port {
+			return fmt.Errorf("listen %s: swivel itself listens on %s until a restart (or choose another port)", address, s.ln.Addr())
+		}
+	}
+	return explainListen(address, err)
+}
+
+func explainListen(address string, err error) error {
+	_, port, _ := net.SplitHostPort(address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listen %s: address already in use (who uses it: ss -ltnp 'sport = :%s')", address, port)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("listen %s: permission denied (needs CAP_NET_BIND_SERVICE)", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listen %s: this host does not have the address (ip address)", address)
+	}
+	return fmt.Errorf("listen %s: %w", address, err)
+}
+
+func (g *generation) discard() {
+	for _, ln := range g.opened {
+		ln.Close()
+	}
+}
+
+// door builds the front door of a listener.
+func (g *generation) door(p *proxy, lc config.Listener, names *resolver.Resolver) (*egress.Door, error) {
+	limits := g.config.Limits
+	d := &egress.Door{
+		Name: lc.Name,
+		Policy: &target.Policy{
+			Allow: lc.Destinations.Allow,
+			Deny:  lc.Destinations.Deny,
+			Ports: lc.Destinations.Ports,
+			Own:   p.own,
+			Loop:  p.loops,
+		},
+		Lookup: names.Lookup,
+		Dialer: &rotate.Dialer{Pool: g.pools[lc.Pool], Options: tcpOptions(limits), KeepAlive: keepAlive(limits)},
+		Head:   limits.Head,
+		Dial:   limits.Dial,
+		Limits: relay.Limits{Idle: limits.Idle, HalfClosed: limits.HalfClosed, Lifetime: limits.Lifetime, UserTimeout: limits.UserTimeout},
+	}
+	if lc.Mark != 0 {
+		d.Dialer.Options = append(d.Dialer.Options, sockopt.Mark(lc.Mark))
+	}
+	var err error
+	if lc.Users != "" {
+		if d.Users, err = g.usersOf(p, lc.Users); err != nil {
+			return nil, fmt.Errorf("listener %s: users: %w", lc.Name, err)
+		}
+	}
+	if lc.TLS != nil {
+		if d.TLS, err = loadTLS(lc.TLS, time.Now()); err != nil {
+			return nil, fmt.Errorf("listener %s: tls: %w", lc.Name, err)
+		}
+	}
+	return d, nil
+}
+
+// usersOf reads a users file. Users that are there already stay: they know who has
+// logged in, and all of them paying for bcrypt again would be felt.
+func (g *generation) usersOf(p *proxy, path string) (*auth.Users, error) {
+	u := g.users[path]
+	if u != nil {
+		return u, nil
+	}
+	if u = p.users[path]; u != nil {
+		g.users[path] = u
+		return u, u.Reload()
+	}
+	u, err := auth.Load(path)
+	g.users[path] = u
+	return u, err
+}
+
+// loadTLS reads a certificate, and refuses one that clients would refuse at now.
+func loadTLS(files *config.TLS, now time.Time) (*tls.Config, error) {
+	cert, err := tls.LoadX509KeyPair(files.Certificate, files.Key)
+	if err != nil {
+		return nil, err
+	}
+	leaf := cert.Leaf
+	if leaf == nil {
+		if leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case now.After(leaf.NotAfter):
+		return nil, fmt.Errorf("%s: expired on %s", files.Certificate, leaf.NotAfter.Format(time.DateOnly))
+	case now.Before(leaf.NotBefore):
+		return nil, fmt.Errorf("%s: not valid before %s", files.Certificate, leaf.NotBefore.Format(time.DateOnly))
+	}
+	return &tls.Config{
+		Certificates: []tls.Certificate{cert},
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   []string{"http/1.1"},
+	}, nil
+}
+
+// own reports whether a is an address of this host.
+func (p *proxy) own(a netip.Addr) bool { return p.host.Load().Own(a) }
+
+// loops reports whether a connection to ap would come back to one of our
+// listening sockets. The kernel is asked whether the address is local: 127.0.0.2
+// is, and so is all of a prefix with a local route.
+func (p *proxy) loops(ap netip.AddrPort) bool {
+	ports := p.ports.Load()
+	if ports == nil || !(*ports)[ap.Port()] {
+		return false
+	}
+	local, err := iface.LocalRoute(ap.Addr())
+	return local || err != nil // out of descriptors, say: rather not
+}
+
+func portOf(ln *net.TCPListener) uint16 { return ln.Addr().(*net.TCPAddr).AddrPort().Port() }
