@@ -28,17 +28,17 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 type progress struct {
 	moved atomic.Int64 // bytes that dst's socket has taken
 
-	// watched says that someone will look at dst's socket within a bounded time.
-	// When it is not set, start is called after bytes were moved.
+	// watch is told of bytes that are moved while watched is not set: nobody would
+	// look at dst's socket within a bounded time, see stall.go. It may be nil.
+	watch   *watch
 	watched atomic.Bool
-	start   func() // may be nil
 }
 
 func (p *progress) took(n int) {
 	p.moved.Add(int64(n))
-	if !p.watched.Load() && p.start != nil {
+	if p.watch != nil && !p.watched.Load() {
 		p.watched.Store(true)
-		p.start()
+		p.watch.look()
 	}
 }
 

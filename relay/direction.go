@@ -2,6 +2,8 @@ package relay
 
 import (
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -64,14 +66,21 @@ func (s *side) falseEOF() bool {
 // direction is what flows from one side to the other.
 type direction struct {
 	progress
+	pipe     *Pipe
 	src, dst *side
 	stall    stall // guarded by the watch's mu
+	parking
 }
 
 // copy relays until src's EOF, when it returns a nil error. Otherwise it returns
 // the side that failed. If that is src, everything it sent has been written to
 // dst.
 func (d *direction) copy() (failed *side, err error) {
+	defer func() {
+		if r := recover(); r != nil { // costs this tunnel, not the process
+			failed, err = d.src, fmt.Errorf("panic: %v: %s", r, debug.Stack())
+		}
+	}()
 	dstFailed, err := transfer(d.dst.Duplex, d.src.Duplex, &d.progress)
 	switch {
 	case err == nil && d.src.falseEOF():
@@ -83,11 +92,18 @@ func (d *direction) copy() (failed *side, err error) {
 	}
 }
 
-// run relays one direction and tells the other side how it ended.
-func (p *Pipe) run(d *direction) {
-	defer p.watch.directionEnded()
-
+// run relays the direction, tells the other side how it ended, and when it is the
+// last one, ends the tunnel. It also returns when the direction is parked; unpark
+// then runs it again.
+func (d *direction) run() {
+	p := d.pipe
 	failed, err := d.copy()
+	for again, parked := d.park(err); again; again, parked = d.park(err) {
+		if parked {
+			return
+		}
+		failed, err = d.copy()
+	}
 	if err == nil && p.passEOF(d) {
 		failed, err = d.dst, d.dst.closeWrite()
 	}
@@ -100,9 +116,34 @@ func (p *Pipe) run(d *direction) {
 		past := time.Unix(1, 0)
 		d.dst.SetReadDeadline(past)
 		d.src.SetWriteDeadline(past)
+		d.other().unpark()
 	}
 	// If it was dst that failed, the other direction goes on: what dst had sent
 	// is still in its receive queue, even after RST.
+	d.never.Store(true)
+	p.watch.directionEnded()
+	if p.last() {
+		reason, err := p.finish()
+		p.watch.stop()
+		lot.leave(&p.up)
+		lot.leave(&p.down)
+		p.done(reason, err)
+	}
+}
+
+func (d *direction) other() *direction {
+	if d == &d.pipe.up {
+		return &d.pipe.down
+	}
+	return &d.pipe.up
+}
+
+// last notes that a direction has ended and reports whether it was the last.
+func (p *Pipe) last() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open--
+	return p.open == 0
 }
 
 // passEOF records that d's source has ended and reports whether the other side

