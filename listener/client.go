@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // Client is an accepted connection. It belongs to the goroutine that serves it,
-// but for End.
+// then to its tunnel, but for End.
 type Client struct {
 	*net.TCPConn
 	Addr  netip.AddrPort // the peer's
@@ -25,8 +26,10 @@ type Client struct {
 	// Line is what the access line will say.
 	Line Line
 
-	server *Server
-	logged bool // a request of it has been
+	server   *Server
+	admitted bool // counts for the limits of Gate
+	relayed  bool // is a tunnel, which will call finish
+	logged   bool // a request of it has been
 
 	mu sync.Mutex
 	// guards
@@ -89,7 +92,7 @@ func (c *Client) Attach(upstream net.Conn, cut func(relay.Reason)) {
 	c.leg = l
 	ended := c.ended
 	c.mu.Unlock()
-	c.server.Table.addPair(l.pair)
+	c.server.Table.addLocal(l.local)
 	if ended != "" {
 		cut(ended)
 	}
@@ -101,7 +104,7 @@ func (c *Client) Detach() {
 	l := c.leg
 	c.leg = nil
 	c.mu.Unlock()
-	c.server.Table.removePair(l.pair)
+	c.server.Table.removeLocal(l.local)
 }
 
 // leaves reports whether c is served through an upstream connection from a.
@@ -111,15 +114,43 @@ func (c *Client) leaves(a netip.Addr) bool {
 	return c.leg != nil && c.leg.local.Addr() == a
 }
 
-// Relay moves bytes between client, which is c or a layer above it, and upstream,
-// until both directions have ended, and closes both. Line says how it went.
-func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits) {
+// Relay makes a tunnel between client, which is c or a layer above it, and upstream.
+// It is the last thing that a Door does for c, and returns at once. When both
+// directions have ended, both connections have been closed; done is called, and c
+// is finished. Line says how it went.
+func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits, done func()) {
 	p := relay.NewPipe(client, upstream, l)
+	c.relayed = true
 	c.Attach(upstream, p.End)
-	defer c.Detach()
-	reason, err := p.Run()
-	c.Line.Up, c.Line.Down = p.Up(), p.Down()
-	c.Line.Reason, c.Line.Err = string(reason), err
+	p.Start(func(reason relay.Reason, err error) {
+		c.Detach()
+		c.Line.Up, c.Line.Down = p.Up(), p.Down()
+		c.Line.Reason, c.Line.Err = string(reason), err
+		done()
+		c.finish()
+	})
+}
+
+// finish is the end of c: it writes the access line, closes the connection, and
+// gives back what c took of the limits.
+func (c *Client) finish() {
+	c.log()
+	c.server.Table.remove(c)
+	if c.admitted {
+		c.server.Gate.leave(c.Addr.Addr())
+	}
+	c.Close()
+	c.server.Gate.release()
+	c.server.serving.Done()
+}
+
+// panicked makes a panic cost one connection: the client sees a reset, the log has
+// the stack, everyone else goes on.
+func (c *Client) panicked(r any) {
+	c.server.Log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).
+		Stringer("client", c.Addr).Msg("bug")
+	c.Line.Reason = "panic"
+	c.End(relay.Killed)
 }
 
 // OurOwn reports whether c is an upstream connection of this very process that
@@ -134,7 +165,7 @@ func (c *Client) OurOwn() bool {
 		return false
 	}
 	dst, err := sockopt.OriginalDst(rc, c.Addr.Addr().Is4())
-	return err == nil && c.server.Table.hasPair(pair{c.Addr, dst})
+	return err == nil && c.server.Table.has(pair{c.Addr, dst})
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

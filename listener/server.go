@@ -17,7 +17,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,7 +25,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"swivel/internal/sockopt"
-	"swivel/relay"
 )
 
 // Door reads what a client wants and does it.
@@ -56,6 +54,7 @@ type Server struct {
 	Log   zerolog.Logger
 
 	service atomic.Pointer[Service]
+	serving sync.WaitGroup // clients that are here
 }
 
 // Use makes svc serve the clients that come from now on. It must have been called
@@ -96,8 +95,7 @@ func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
 	stop := context.AfterFunc(accept, func() { ln.Close() })
 	defer stop()
 
-	var serving sync.WaitGroup
-	defer serving.Wait()
+	defer s.serving.Wait()
 
 	var trouble every
 	delay := minAcceptDelay
@@ -105,7 +103,8 @@ func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
 		c, err := ln.AcceptTCP()
 		if err == nil {
 			delay = minAcceptDelay
-			serving.Go(func() { s.serveClient(accept, clients, c) })
+			s.serving.Add(1) // until Client.finish
+			go s.serveClient(accept, clients, c)
 			continue
 		}
 		s.Gate.release()
@@ -130,30 +129,31 @@ func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
 	return nil
 }
 
-// serveClient owns c. It ends when the Door is done with c, which Table.End and
-// Client.End bring about from outside.
+// serveClient takes conn from accept to its Door. It ends when the Door has served
+// the client, or has made a tunnel of it, which then goes on without this
+// goroutine; Table.End and Client.End bring both about from outside.
 func (s *Server) serveClient(accept, ctx context.Context, conn *net.TCPConn) {
-	defer s.Gate.release()
-	defer conn.Close()
-
 	svc := s.service.Load()
 	c := newClient(s, accept, conn, svc.Name)
 	s.Table.add(c)
-	defer s.Table.remove(c)
-	defer s.recover(c)
-
+	defer func() {
+		if r := recover(); r != nil {
+			c.panicked(r)
+		}
+		if !c.relayed {
+			c.finish()
+		}
+	}()
 	if err := s.admit(svc, c); err != nil {
 		c.Line.Err = err
 		if s.Gate.refuse() {
 			defer s.Gate.refused()
 			svc.Door.Refuse(c, err)
 		}
-		c.log()
 		return
 	}
-	defer s.Gate.leave(c.Addr.Addr())
+	c.admitted = true
 	svc.Door.Serve(ctx, c)
-	c.log()
 }
 
 func (s *Server) admit(svc *Service, c *Client) error {
@@ -162,18 +162,6 @@ func (s *Server) admit(svc *Service, c *Client) error {
 		return ErrClient
 	}
 	return s.Gate.enter(a)
-}
-
-// recover makes a panic cost one connection: the client sees a reset, the log has
-// the stack, everyone else goes on.
-func (s *Server) recover(c *Client) {
-	if r := recover(); r != nil {
-		s.Log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).
-			Stringer("client", c.Addr).Msg("bug")
-		c.Line.Reason = "panic"
-		c.End(relay.Killed)
-		c.log()
-	}
 }
 
 // every is a limit on how often something is said. It belongs to one goroutine.

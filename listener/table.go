@@ -2,6 +2,7 @@ package listener
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 
 	"swivel/relay"
@@ -13,8 +14,7 @@ type Table struct {
 	mu sync.Mutex
 	// guards
 	clients map[*Client]struct{}
-	pairs   map[pair]struct{}      // upstream connections
-	locals  map[netip.AddrPort]int // how many of them have this as their own end
+	locals  map[netip.AddrPort]int // how many upstream connections have this as their own end
 }
 
 // pair is an upstream connection: our own end of it, and the other.
@@ -69,34 +69,33 @@ func (t *Table) remove(c *Client) {
 	delete(t.clients, c)
 }
 
-func (t *Table) addPair(p pair) {
+func (t *Table) addLocal(a netip.AddrPort) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pairs == nil {
-		t.pairs = make(map[pair]struct{})
+	if t.locals == nil {
 		t.locals = make(map[netip.AddrPort]int)
 	}
-	t.pairs[p] = struct{}{}
-	t.locals[p.local]++
+	t.locals[a]++
 }
 
-func (t *Table) removePair(p pair) {
+func (t *Table) removeLocal(a netip.AddrPort) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.pairs, p)
-	if t.locals[p.local]--; t.locals[p.local] == 0 {
-		delete(t.locals, p.local)
+	if t.locals[a]--; t.locals[a] == 0 {
+		delete(t.locals, a)
 	}
 }
 
-func (t *Table) hasPair(p pair) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	_, ok := t.pairs[p]
-	return ok
+// has reports whether p is an upstream connection of one of the clients.
+func (t *Table) has(p pair) bool {
+	return slices.ContainsFunc(t.list(), func(c *Client) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.leg != nil && c.leg.pair == p
+	})
 }
 
-// hasLocal is the cheap question before hasPair. Alone it would say too much: the
+// hasLocal is the cheap question before has. Alone it would say too much: the
 // kernel gives a port out again for another destination, also to a client that
 // runs on this host.
 func (t *Table) hasLocal(a netip.AddrPort) bool {

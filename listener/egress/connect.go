@@ -54,13 +54,9 @@ func (s *session) connect(ctx context.Context) error {
 		s.refuse(l, err)
 		return nil
 	}
-	defer up.Done()
-	defer up.Close()
 	l.Status = 200
-	if s.succeed(fmt.Appendf(nil, "HTTP/1.1 200 Connection established\r\n"+
-		"Proxy-Status: swivel; next-hop=\"%s\"\r\nSwivel-Source: %s\r\n\r\n", l.Address, up.Source)) {
-		s.relay(up)
-	}
+	s.tunnel(up, fmt.Appendf(nil, "HTTP/1.1 200 Connection established\r\n"+
+		"Proxy-Status: swivel; next-hop=\"%s\"\r\nSwivel-Source: %s\r\n\r\n", l.Address, up.Source))
 	return nil
 }
 

@@ -155,11 +155,17 @@ func (s *session) succeed(answer []byte) bool {
 	return false
 }
 
-// relay makes a tunnel of the session. What the client sent behind its request is
+// tunnel gives the client the answer that it is connected, and makes a tunnel of the
+// session, which owns up from then on. What the client sent behind its request is
 // the first that goes through.
-func (s *session) relay(up *rotate.Upstream) {
+func (s *session) tunnel(up *rotate.Upstream, answer []byte) {
+	if !s.succeed(answer) {
+		up.Close()
+		up.Done()
+		return
+	}
 	s.c.SetDeadline(time.Time{})
-	s.c.Relay(s.in.rest(), relay.NewConn(up.TCPConn, nil), s.Limits)
+	s.c.Relay(s.in.rest(), relay.NewConn(up.TCPConn, nil), s.Limits, up.Done)
 }
 
 // Refuse implements listener.Door.

@@ -58,6 +58,9 @@ func (x *exchange) serve(r *http.Request) {
 			panic(p)
 		}
 	}()
+	for _, c := range []net.Conn{x.c.TCPConn, x.up.TCPConn} {
+		defer relay.Spare(c, x.Limits.UserTimeout)()
+	}
 	x.line.Reason = "done"
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	x.body = &requestBody{ReadCloser: r.Body}

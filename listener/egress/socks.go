@@ -59,12 +59,7 @@ func (s *session) socks(ctx context.Context) error {
 	if err != nil {
 		return s.socksRefuse(err, socksReply(explain(err).rep, netip.AddrPort{}))
 	}
-	defer up.Done()
-	defer up.Close()
-	bound := up.LocalAddr().(*net.TCPAddr).AddrPort()
-	if s.succeed(socksReply(repSuccess, bound)) {
-		s.relay(up)
-	}
+	s.tunnel(up, socksReply(repSuccess, up.LocalAddr().(*net.TCPAddr).AddrPort()))
 	return nil
 }
 
