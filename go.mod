@@ -3,9 +3,9 @@ module swivel
 go 1.26.0
 
 require (
-	github.com/goccy/go-yaml v1.19.2
 	github.com/rs/zerolog v1.35.1
 	go.uber.org/goleak v1.3.0
+	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/crypto v0.58.0
 	golang.org/x/net v0.62.0
 	golang.org/x/sys v0.49.0

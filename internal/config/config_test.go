@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -171,6 +172,82 @@ pools:
 	})
 	equal(t, []any{a.Name, a.Pool, a.Users, a.Mark}, []any{"a", "two", "/a/b", 0xffffffff})
 	equal(t, []any{b.Name, b.Pool, b.Users}, []any{"127.0.0.1:8080", "1", ""})
+}
+
+// What has a colon in it needs no quotes, in a list of either style.
+func TestParseColons(t *testing.T) {
+	const flow = `
+resolver: {servers: [10.2.0.1:5353]}
+listeners:
+- listen: [127.0.0.1:29401, 127.0.0.1:29402]
+  destinations: {allow: [10.1.2.3:443, "::1/128"]}
+`
+	const block = `
+resolver:
+  servers:
+  - 10.2.0.1:5353
+listeners:
+- listen:
+  - 127.0.0.1:29401
+  - 127.0.0.1:29402
+  destinations:
+    allow:
+    - 10.1.2.3:443
+    - ::1/128
+`
+	for _, text := range []string{flow, block} {
+		c, err := Parse("f.yaml", []byte(text))
+		if err != nil {
+			t.Errorf("%s\n%v", text, err)
+			continue
+		}
+		equal(t, c.Resolver.Servers, []netip.AddrPort{netip.MustParseAddrPort("10.2.0.1:5353")})
+		equal(t, c.Listeners[0].Listen, []string{"127.0.0.1:29401", "127.0.0.1:29402"})
+		equal(t, c.Listeners[0].Destinations.Allow, rules(t, "10.1.2.3:443", "::1/128"))
+	}
+	for text, want := range map[string]string{
+		"listeners: [{listen: ':80', users: u, to: [127.0.0.1:29401, 127.0.0.1:29402]}]":                      "f.yaml:1:43: listeners[0].to: not there yet",
+		"listeners:\n- listen: :80\n  users: u\n  to:\n  - 127.0.0.1:29401\n  - 127.0.0.1:29402":              "f.yaml:5:3: listeners[0].to: not there yet",
+		"listeners:\n- listen: :80\n  users: u\n  routes:\n  - names: [a.example]\n    to: [127.0.0.1:29401]": "f.yaml:5:3: listeners[0].routes: not there yet",
+	} {
+		if _, err := Parse("f.yaml", []byte(text)); err == nil || err.Error() != want {
+			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+// TestParseText has what is text, although some readers of YAML know better.
+func TestParseText(t *testing.T) {
+	for _, s := range []string{"yes", "no", "on", "off", "y", "n", "2001-01-01", "1:30", "1.2.3", "=", "a b", "'true'", `"0x10"`, "'~'", "'<<'", `"1_000"`} {
+		for _, labels := range []string{"{l: " + s + "}", "\n        l: " + s} {
+			c, err := Parse("f.yaml", []byte("pools:\n  a:\n    sources:\n    - interface: e\n      labels: "+labels+l))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			equal(t, c.Pools[0].Sources[0].Labels["l"], strings.Trim(s, `'"`))
+		}
+	}
+}
+
+// A mapping with many keys takes a time that is linear in them: were it not, this
+// test would take minutes.
+func TestParseManyKeys(t *testing.T) {
+	const many = 40000
+	var flow, block strings.Builder
+	for i := range many {
+		fmt.Fprintf(&flow, "k%d: v, ", i)
+		fmt.Fprintf(&block, "\n        k%d: v", i)
+	}
+	for _, labels := range []string{"{" + flow.String() + "}", block.String()} {
+		c, err := Parse("f.yaml", []byte("pools:\n  a:\n    sources:\n    - interface: e\n      labels: "+labels+l))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(c.Pools[0].Sources[0].Labels); got != many {
+			t.Errorf("%d labels, want %d", got, many)
+		}
+	}
 }
 
 func TestParseFillsInTheOnlyPool(t *testing.T) {

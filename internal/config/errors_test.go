@@ -18,15 +18,29 @@ var refused = []struct{ name, text, want string }{
 	{"not UTF-8", "log: \xff", "f.yaml: not UTF-8 text"},
 	{"a word", "swivel", "f.yaml:1:1: text, want keys and values"},
 	{"a list", "- a", "f.yaml:1:1: a list, want keys and values"},
-	{"half-written", "log: {level: inf", "f.yaml:1:6: could not find flow mapping end token '}'"},
-	{"a tab", "\tlog: {}", "f.yaml:1:4: tab character cannot use as a map key directly"},
+	{"half-written", "log: {level: inf", "f.yaml:2:1: did not find expected ',' or '}'"},
+	{"a tab", "\tlog: {}", "f.yaml:1:1: found character that cannot start any token"},
 	{"two documents", "log: {}" + l + "\n---\nlog: {}", "f.yaml:3:1: a second document (one file is one document)"},
 	{"an alias", "log: &a {level: info}\nlimits: *a", "f.yaml:1:6: anchors, aliases and merge keys are not taken (write the values out)"},
 	{"a merge key", "log:\n  <<: {level: info}", "f.yaml:2:3: anchors, aliases and merge keys are not taken (write the values out)"},
 	{"a tag", "log: !!map {}", `f.yaml:1:6: "!!map" is not taken (a file is keys, values and lists)`},
 	{"a directive", "%YAML 1.2\n---\nlog: {}", `f.yaml:1:1: "%" is not taken (a file is keys, values and lists)`},
 	{"a complex key", "? log\n: {}", `f.yaml:1:1: "?" is not taken (a file is keys, values and lists)`},
-	{"deep", strings.Repeat("[", 1000), "f.yaml:1:33: nested too deeply"},
+	{"a tab below", "log:\n\tlevel: info", "f.yaml:2:1: found character that cannot start any token"},
+	{"half-written below", "log: {}\n\nlimits: {\n  head: 1s\n", "f.yaml:3:1: did not find expected ',' or '}'"},
+	{"a key that is none", "log: {}\nlimits:\n  head: 1s\n idle: 1h", "f.yaml:4:1: did not find expected key"},
+	{"a name without quotes", l + "\ndeny:\n- *.example.com", "f.yaml:4:1: did not find expected alphabetic or numeric character (text that begins with * & : , or [ goes in quotes)"},
+	{"an address without quotes", "log: {}\nlisteners: [{listen: :8080}]", "f.yaml:2:1: did not find expected node content (text that begins with * & : , or [ goes in quotes)"},
+	{"an alias of nothing", "limits: *a", "f.yaml:1:1: unknown anchor 'a' referenced"},
+	{"half a second document", l + "\n---\nlog: {", "f.yaml:5:1: did not find expected node content (text that begins with * & : , or [ goes in quotes)"},
+	{"a directive behind comments", "\n # one\n%TAG !e! tag:e,2000:\n---\nlog: {}", `f.yaml:3:1: "%" is not taken (a file is keys, values and lists)`},
+	{"a complex key below", "log:\n  level: info\n  ? format\n  : json", `f.yaml:3:3: "?" is not taken (a file is keys, values and lists)`},
+	{"a list for a key", "log: {[level]: info}", "f.yaml:1:7: a key that is not text is not taken (a file is keys, values and lists)"},
+	{"control characters", "log: \x01", "f.yaml:1:1: control characters are not allowed"},
+	{"deep", strings.Repeat("[", 1000), "f.yaml:2:1: did not find expected node content (text that begins with * & : , or [ goes in quotes)"},
+	{"deep, and closed", strings.Repeat("[", 1000) + strings.Repeat("]", 1000), "f.yaml:1:33: nested too deeply"},
+	{"deep beyond reason", strings.Repeat("[", 100000) + strings.Repeat("]", 100000), "f.yaml:1:1: exceeded max depth of 10000"},
+	{"deep beyond reason, without brackets", strings.Repeat("- ", 100000), "f.yaml:1:1: exceeded max depth of 10000"},
 	{"deep, without brackets", strings.Repeat("- ", 1000), "f.yaml:1:65: nested too deeply"},
 
 	// Keys.
@@ -52,6 +66,27 @@ var refused = []struct{ name, text, want string }{
 	{"a list for text", "log: {level: [info]}" + l, "f.yaml:1:14: log.level: a list, want text or a number"},
 	{"text for a list", "resolver: {servers: 192.0.2.53}" + l, "f.yaml:1:21: resolver.servers: text, want a list"},
 	{"a block", "log:\n  level: |\n    info" + l, "f.yaml:2:10: log.level: a block of text, want text or a number"},
+
+	{"words of YAML", "pools: {a: {sources: [{interface: e, labels: {a: true, b: .inf, c: -.inf, d: .nan, e: ~, f: null}}]}}" + l,
+		"f.yaml:1:50: pools.a.sources[0].labels.a: \"true\", want text\n" +
+			"f.yaml:1:59: pools.a.sources[0].labels.b: \".inf\", want text\n" +
+			"f.yaml:1:68: pools.a.sources[0].labels.c: \"-.inf\", want text\n" +
+			"f.yaml:1:78: pools.a.sources[0].labels.d: \".nan\", want text\n" +
+			"f.yaml:1:84: pools.a.sources[0].labels.e: empty (leave the key out, or give it text)\n" +
+			"f.yaml:1:90: pools.a.sources[0].labels.f: empty (leave the key out, or give it text)"},
+	{"numbers for text", "pools: {a: {sources: [{interface: e, labels: {a: 0o10, b: 1_000, c: 0b11, d: 1e3, e: 08, f: -.5}}]}}" + l,
+		"f.yaml:1:50: pools.a.sources[0].labels.a: a number, want text (write \"0o10\")\n" +
+			"f.yaml:1:59: pools.a.sources[0].labels.b: a number, want text (write \"1_000\")\n" +
+			"f.yaml:1:69: pools.a.sources[0].labels.c: a number, want text (write \"0b11\")\n" +
+			"f.yaml:1:78: pools.a.sources[0].labels.d: a number, want text (write \"1e3\")\n" +
+			"f.yaml:1:86: pools.a.sources[0].labels.e: a number, want text (write \"08\")\n" +
+			"f.yaml:1:93: pools.a.sources[0].labels.f: a number, want text (write \"-.5\")"},
+	{"no whole numbers", "limits: {connections: .inf, per_client: 2001-01-01}" + l,
+		"f.yaml:1:23: limits.connections: \".inf\", want a whole number\nf.yaml:1:41: limits.per_client: text, want a whole number"},
+	{"numbers of another base", "limits: {connections: 0o10, per_client: 0b1}" + l,
+		"f.yaml:1:23: limits.connections: \"0o10\": want a whole number, 1 to 2147483647\nf.yaml:1:41: limits.per_client: \"0b1\": want a whole number, 1 to 2147483647"},
+	{"off, but empty", "geo: {database: }\nlimits:\n  first_byte: |-\n    0s" + l,
+		"f.yaml:1:7: geo.database: not there yet\nf.yaml:3:15: limits.first_byte: not there yet"},
 
 	// Log, limits, resolver.
 	{"log", "log: {level: trace, format: text}" + l,

@@ -3,8 +3,6 @@ package config
 import (
 	"slices"
 	"strings"
-
-	"github.com/goccy/go-yaml/ast"
 )
 
 // field is one key of a mapping and what is done with its value.
@@ -26,10 +24,9 @@ func required(name, example string, read func(node)) field {
 // value that switches its capability off.
 func later(name string, off ...string) field {
 	return field{key: name, later: true, read: func(n node) {
-		if s, ok := n.ast.(ast.ScalarNode); ok && slices.Contains(off, s.GetToken().Value) {
-			return
+		if kind := n.kind(); kind != kindText && kind != kindNumber || !slices.Contains(off, n.yaml.Value) {
+			n.errorf("%v", errLater)
 		}
-		n.errorf("%v", errLater)
 	}}
 }
 
@@ -42,12 +39,12 @@ func (n node) fields(known ...field) {
 				return
 			}
 		}
-		v.ast = v.key
+		v.yaml = v.key
 		v.errorf("unknown key (%s)", hint(name, known))
 	})
 	for _, f := range known {
 		if f.required && seen != nil && !seen[f.key] {
-			n.file.add(n.start(), n.join(f.key)+": missing ("+f.example+")")
+			n.add(n.join(f.key) + ": missing (" + f.example + ")")
 		}
 	}
 }
@@ -55,17 +52,16 @@ func (n node) fields(known ...field) {
 // pairs calls do for every key of a mapping, and returns which there are, or nil
 // when n is no mapping.
 func (n node) pairs(do func(name string, v node)) (seen map[string]bool) {
-	m, ok := n.ast.(*ast.MappingNode)
-	if !ok {
+	if n.kind() != kindFields {
 		n.want(kindFields)
 		return nil
 	}
 	seen = make(map[string]bool)
-	for _, kv := range m.Values {
-		name := keyText(kv.Key)
-		v := node{file: n.file, ast: kv.Value, key: kv.Key, path: n.join(name)}
+	for kv := range slices.Chunk(n.yaml.Content, 2) {
+		name := kv[0].Value
+		v := node{file: n.file, yaml: kv[1], key: kv[0], path: n.join(name)}
 		if seen[name] {
-			v.ast = v.key
+			v.yaml = v.key
 			v.errorf("the same key again")
 			continue
 		}
@@ -99,13 +95,13 @@ func hint(name string, known []field) string {
 // value reads text or a number with parse, which reads flags as well.
 func value[T any](dst *T, parse func(string) (T, error)) func(node) {
 	return func(n node) {
-		switch n.ast.Type() {
-		case ast.StringType, ast.IntegerType, ast.FloatType:
+		switch n.kind() {
+		case kindText, kindNumber, kindFraction:
 		default:
 			n.want("text or a number")
 			return
 		}
-		v, err := parse(n.ast.GetToken().Value)
+		v, err := parse(n.yaml.Value)
 		if err != nil {
 			n.errorf("%v", err)
 			return
@@ -119,11 +115,11 @@ func value[T any](dst *T, parse func(string) (T, error)) func(node) {
 func text(dst *string) func(node) {
 	read := value(dst, parseText)
 	return func(n node) {
-		switch n.ast.Type() {
-		case ast.StringType:
+		switch n.kind() {
+		case kindText:
 			read(n)
-		case ast.IntegerType, ast.FloatType:
-			n.errorf("a number, want text (write \"%s\")", shorten(n.ast.GetToken().Value))
+		case kindNumber, kindFraction:
+			n.errorf("a number, want text (write \"%s\")", shorten(n.yaml.Value))
 		default:
 			n.want(kindText)
 		}
@@ -134,7 +130,7 @@ func text(dst *string) func(node) {
 func number(dst *int, least, most uint64) func(node) {
 	read := value(dst, parseNumber(least, most))
 	return func(n node) {
-		if n.ast.Type() != ast.IntegerType {
+		if n.kind() != kindNumber {
 			n.want(kindNumber)
 			return
 		}
@@ -157,7 +153,7 @@ func list[T any](dst *[]T, parse func(string) (T, error)) func(node) {
 // empty one is more likely a mistake than a wish.
 func some(read func(node)) func(node) {
 	return func(n node) {
-		if seq, ok := n.ast.(*ast.SequenceNode); ok && len(seq.Values) == 0 {
+		if n.kind() == kindList && len(n.yaml.Content) == 0 {
 			n.errorf("an empty list (leave the key out, or name some)")
 			return
 		}
@@ -168,7 +164,7 @@ func some(read func(node)) func(node) {
 // oneOrMore is read, of a list, for one value as well.
 func oneOrMore[T any](dst *[]T, parse func(string) (T, error)) func(node) {
 	return func(n node) {
-		if n.ast.Type() == ast.SequenceType {
+		if n.kind() == kindList {
 			some(list(dst, parse))(n)
 			return
 		}

@@ -1,6 +1,9 @@
 package config
 
-import "flag"
+import (
+	"flag"
+	"slices"
+)
 
 const envPrefix = "SWIVEL_"
 
@@ -64,6 +67,9 @@ func (f *Flags) Register(fs *flag.FlagSet) {
 		fs.Var(new(textFlag), name, errLater.Error())
 	}
 }
+
+// IsLater reports whether a flag is there only for Build to refuse it.
+func IsLater(f *flag.Flag) bool { return slices.Contains(laterFlags, f.Name) }
 
 // Build returns the configuration that flags and variables ask for, after
 // fs.Parse. A flag wins over its variable. environ is what os.Environ returns. The

@@ -84,8 +84,9 @@ func (c *Config) findPools(n node) {
 	if len(names) == 0 {
 		c.Pools = []Pool{defaultPool(poolDefault)}
 	}
+	items := n.items()
 	for i := range c.Listeners {
-		l, at := &c.Listeners[i], n.items()[i]
+		l, at := &c.Listeners[i], items[i]
 		switch {
 		case l.Pool != "" && !slices.Contains(names, l.Pool):
 			at.child("pool").errorf("%q: no such pool (%s)", shorten(l.Pool), poolHint(l.Pool, names))
@@ -112,8 +113,9 @@ func poolHint(name string, names []string) string {
 // listeners.
 func (c *Config) findTwins(n node) {
 	names, addrs := make(map[string]node), make(map[string]node)
+	items := n.items()
 	for i := range c.Listeners {
-		l, at := &c.Listeners[i], n.items()[i]
+		l, at := &c.Listeners[i], items[i]
 		if at.has("name") {
 			findTwin(names, l.Name, at.child("name"))
 		}

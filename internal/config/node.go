@@ -9,8 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/token"
+	"go.yaml.in/yaml/v3"
 )
 
 // file is a file being read, and what was found wrong with it so far.
@@ -43,13 +42,9 @@ func (f *file) err() error {
 	return errors.Join(errs...)
 }
 
-// add notes what is wrong at tk.
-func (f *file) add(tk *token.Token, text string) {
-	x := finding{line: 1, col: 1, text: text}
-	if tk != nil && tk.Position != nil {
-		x.line, x.col = tk.Position.Line, tk.Position.Column
-	}
-	f.found = append(f.found, x)
+// add notes what is wrong at a place.
+func (f *file) add(line, col int, text string) {
+	f.found = append(f.found, finding{line, col, text})
 }
 
 // beside returns path as seen from the folder of the file.
@@ -63,9 +58,9 @@ func (f *file) beside(path string) string {
 // node is one value of the file.
 type node struct {
 	file *file
-	ast  ast.Node
-	key  ast.Node // its key, when it is the value of one
-	path string   // the keys that lead to it, such as listeners[0].mode
+	yaml *yaml.Node
+	key  *yaml.Node // its key, when it is the value of one
+	path string     // the keys that lead to it, such as listeners[0].mode
 }
 
 func (n node) errorf(format string, args ...any) {
@@ -73,62 +68,77 @@ func (n node) errorf(format string, args ...any) {
 	if n.path != "" {
 		text = n.path + ": " + text
 	}
-	n.file.add(n.start(), text)
+	n.add(text)
 }
 
-// start is where the value begins. A block mapping begins with its first key; the
-// token the parser gives for one is the colon behind it. What is not there is
+// add notes what is wrong with the value, where it begins. What is not there is
 // looked for at its key.
-func (n node) start() *token.Token {
-	if n.key != nil && n.ast.Type() == ast.NullType {
-		return n.key.GetToken()
+func (n node) add(text string) {
+	at := n.yaml
+	if n.key != nil && n.kind() == kindNone {
+		at = n.key
 	}
-	if m, ok := n.ast.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
-		return m.Values[0].Key.GetToken()
-	}
-	return n.ast.GetToken()
+	n.file.add(at.Line, at.Column, text)
 }
 
 // want notes that the value is not of the kind it should be.
 func (n node) want(kind string) {
-	if n.ast.Type() == ast.NullType {
+	switch got := n.kind(); got {
+	case kindNone:
 		n.errorf("empty (leave the key out, or give it %s)", kind)
-		return
+	case kindFraction, kindOther:
+		n.errorf("%q, want %s", shorten(n.yaml.Value), kind)
+	default:
+		n.errorf("%s, want %s", got, kind)
 	}
-	n.errorf("%s, want %s", kindOf(n.ast), kind)
 }
 
+// The kinds of values, in the words of the errors.
 const (
-	kindText   = "text"
-	kindNumber = "a whole number"
-	kindList   = "a list"
-	kindFields = "keys and values"
+	kindNone     = "nothing"
+	kindText     = "text"
+	kindBlock    = "a block of text"
+	kindNumber   = "a whole number"
+	kindFraction = "a number"
+	kindOther    = "a word of YAML" // true, .inf
+	kindList     = "a list"
+	kindFields   = "keys and values"
 )
 
-func kindOf(n ast.Node) string {
-	switch n.Type() {
-	case ast.StringType:
-		return kindText
-	case ast.LiteralType:
-		return "a block of text"
-	case ast.IntegerType:
-		return kindNumber
-	case ast.SequenceType:
+func (n node) kind() string {
+	switch {
+	case n.yaml.Kind == yaml.SequenceNode:
 		return kindList
-	case ast.MappingType:
+	case n.yaml.Kind == yaml.MappingNode:
 		return kindFields
+	case n.yaml.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		return kindBlock
+	}
+	switch n.yaml.Tag {
+	case "!!str", "!!timestamp": // a day is text: YAML 1.2 has no dates
+		return kindText
+	case "!!int":
+		return kindNumber
+	case "!!float":
+		if strings.ContainsAny(n.yaml.Value, "nN") { // .inf and .nan
+			return kindOther
+		}
+		return kindFraction
+	case "!!null":
+		return kindNone
 	default:
-		return fmt.Sprintf("%q", shorten(n.GetToken().Value)) // true, 1.5, .inf
+		return kindOther
 	}
 }
 
 // child returns the value of a key, or n itself when it has no such key.
 func (n node) child(key string) node {
-	if m, ok := n.ast.(*ast.MappingNode); ok {
-		for _, kv := range m.Values {
-			if keyText(kv.Key) == key {
-				return node{n.file, kv.Value, kv.Key, n.join(key)}
-			}
+	if n.kind() != kindFields {
+		return n
+	}
+	for kv := range slices.Chunk(n.yaml.Content, 2) {
+		if kv[0].Value == key {
+			return node{n.file, kv[1], kv[0], n.join(key)}
 		}
 	}
 	return n
@@ -138,12 +148,11 @@ func (n node) has(key string) bool { return n.child(key).path != n.path }
 
 // items returns the values of a list, or n alone when it is none.
 func (n node) items() []node {
-	seq, ok := n.ast.(*ast.SequenceNode)
-	if !ok {
+	if n.kind() != kindList {
 		return []node{n}
 	}
-	list := make([]node, len(seq.Values))
-	for i, v := range seq.Values {
+	list := make([]node, len(n.yaml.Content))
+	for i, v := range n.yaml.Content {
 		list[i] = node{n.file, v, nil, fmt.Sprintf("%s[%d]", n.path, i)}
 	}
 	return list
@@ -151,7 +160,7 @@ func (n node) items() []node {
 
 // each calls do for every value of a list.
 func (n node) each(do func(node)) {
-	if n.ast.Type() != ast.SequenceType {
+	if n.kind() != kindList {
 		n.want(kindList)
 		return
 	}
@@ -169,9 +178,6 @@ func (n node) join(key string) string {
 	}
 	return n.path + "." + shorten(key)
 }
-
-// keyText is the key itself, without the quotes it may stand in.
-func keyText(key ast.MapKeyNode) string { return key.GetToken().Value }
 
 // shorten cuts what is repeated in an error.
 func shorten(s string) string {

@@ -2,19 +2,14 @@ package config
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
+	"go.yaml.in/yaml/v3"
 )
 
 const (
@@ -62,57 +57,128 @@ func (f *file) parse(data []byte) (node, error) {
 	case !utf8.Valid(data):
 		return node{}, fmt.Errorf("%s: not UTF-8 text", f.name)
 	}
-	tokens := lexer.Tokenize(string(data))
-	if refuse(f, tokens); len(f.found) > 0 {
+	root := f.document(data)
+	switch {
+	case len(f.found) > 0:
 		return node{}, f.err()
-	}
-	// Keys that come twice are found in node.pairs, where all of them are.
-	tree, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
-	if err != nil {
-		var at yaml.Error
-		if !errors.As(err, &at) {
-			return node{}, fmt.Errorf("%s: %w", f.name, err)
-		}
-		message := strconv.Quote(at.GetMessage()) // it may repeat what does not print
-		f.add(at.GetToken(), strings.ReplaceAll(message[1:len(message)-1], `\"`, `"`))
-		return node{}, f.err()
-	}
-	if len(tree.Docs) > 1 {
-		f.add(tree.Docs[1].Start, "a second document (one file is one document)")
-		return node{}, f.err()
-	}
-	if len(tree.Docs) == 0 || tree.Docs[0].Body == nil || tree.Docs[0].Body.Type() == ast.NullType {
+	case root.yaml == nil || root.kind() == kindNone:
 		return node{}, fmt.Errorf("%s: empty (the least there can be is a listener)", f.name)
 	}
-	return node{file: f, ast: tree.Docs[0].Body}, nil
+	return root, nil
 }
 
-// refuse notes what YAML has and a configuration does not need: what stands for
-// something that is written elsewhere, and nesting so deep that reading it takes
-// the parser more stack than there is.
-func refuse(f *file, tokens token.Tokens) {
-	flow, run, line := 0, 0, 0
-	for _, tk := range tokens {
-		switch tk.Type {
-		case token.AnchorType, token.AliasType, token.MergeKeyType:
-			f.add(tk, "anchors, aliases and merge keys are not taken (write the values out)")
-			return
-		case token.TagType, token.DirectiveType, token.MappingKeyType:
-			f.add(tk, fmt.Sprintf("%q is not taken (a file is keys, values and lists)", tk.Value))
-			return
-		case token.MappingStartType, token.SequenceStartType:
-			flow++
-		case token.MappingEndType, token.SequenceEndType:
-			flow--
-		case token.SequenceEntryType: // "- - - x" is lists in lists
-			if tk.Position.Line != line {
-				run, line = 0, tk.Position.Line
-			}
-			run++
+// document reads data with the library, and notes what it cannot read and what we
+// refuse. Keys that come twice are found in node.pairs, where all of them are.
+func (f *file) document(data []byte) node {
+	if f.refuseDirective(data); len(f.found) > 0 {
+		return node{}
+	}
+	defer func() {
+		// The library panics where it doubts itself. That is not to end a process
+		// which only wanted to reload.
+		if r := recover(); r != nil {
+			f.add(1, 1, fmt.Sprintf("not understood by the YAML library: %v", r))
 		}
-		if flow > maxDepth || run > maxDepth {
-			f.add(tk, "nested too deeply")
+	}()
+	var doc, second yaml.Node
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	switch err := d.Decode(&doc); err {
+	case nil:
+	case io.EOF:
+		return node{}
+	default:
+		f.syntax(err)
+		return node{}
+	}
+	root := doc.Content[0]
+	if f.refuse(root, 1); len(f.found) > 0 {
+		return node{}
+	}
+	switch err := d.Decode(&second); err {
+	case nil:
+		f.add(second.Line, second.Column, "a second document (one file is one document)")
+	case io.EOF:
+	default:
+		f.syntax(err)
+	}
+	return node{file: f, yaml: root}
+}
+
+// syntax notes an error of the library: "yaml: line 3: what", without the line if
+// it is the first.
+func (f *file) syntax(err error) {
+	line, text := 0, strings.TrimPrefix(err.Error(), "yaml: ")
+	if n, _ := fmt.Sscanf(text, "line %d:", &line); n == 1 {
+		_, text, _ = strings.Cut(text, ": ")
+	}
+	if ofParser(text) {
+		line++
+	}
+	text = shorten(text)
+	if text == "did not find expected node content" || text == "did not find expected alphabetic or numeric character" {
+		text += " (text that begins with * & : , or [ goes in quotes)"
+	}
+	f.add(max(line, 1), 1, text)
+}
+
+// ofParser reports whether an error is one of the library's parser, which counts
+// lines from 0; its scanner counts from 1. Only the words tell them apart.
+func ofParser(text string) bool {
+	what, ok := strings.CutPrefix(text, "did not find expected ")
+	return ok && slices.ContainsFunc([]string{"node content", "key", "'-' indicator", "',' or", "<document start>"}, func(s string) bool {
+		return strings.HasPrefix(what, s)
+	})
+}
+
+const refusedSyntax = "%q is not taken (a file is keys, values and lists)"
+
+// refuseDirective notes a directive, which the library does not tell us of. One
+// can only stand before the document.
+func (f *file) refuseDirective(data []byte) {
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		switch line = bytes.TrimSpace(line); {
+		case len(line) == 0 || line[0] == '#':
+		case line[0] == '%':
+			f.add(number, 1, fmt.Sprintf(refusedSyntax, "%"))
+			return
+		default:
 			return
 		}
+	}
+}
+
+// refuse notes the first thing in n that YAML has and a configuration does not
+// need: what stands for something that is written elsewhere, and deep nesting.
+// The library itself stops at 10,000 levels.
+func (f *file) refuse(n *yaml.Node, depth int) {
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "" || n.Tag == "!!merge":
+		f.add(n.Line, n.Column, "anchors, aliases and merge keys are not taken (write the values out)")
+	case n.Style&yaml.TaggedStyle != 0:
+		f.add(n.Line, n.Column, fmt.Sprintf(refusedSyntax, shorten(n.Tag)))
+	case n.Kind != yaml.ScalarNode && depth > maxDepth:
+		f.add(n.Line, n.Column, "nested too deeply")
+	}
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 {
+			f.refuseKey(n, child)
+		}
+		if len(f.found) > 0 {
+			return
+		}
+		f.refuse(child, depth+1)
+	}
+}
+
+// refuseKey notes a key of n that is more than text, or stands behind a "?": the
+// other keys of a block stand below one another, where the block begins.
+func (f *file) refuseKey(n, key *yaml.Node) {
+	switch {
+	case n.Style&yaml.FlowStyle == 0 && key.Column != n.Column:
+		f.add(key.Line, n.Column, fmt.Sprintf(refusedSyntax, "?"))
+	case key.Kind == yaml.SequenceNode || key.Kind == yaml.MappingNode:
+		f.add(key.Line, key.Column, "a key that is not text is not taken (a file is keys, values and lists)")
 	}
 }
