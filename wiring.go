@@ -86,9 +86,9 @@ func (g *generation) add(p *proxy, lc config.Listener, names *resolver.Resolver)
 }
 
 // tcpOptions are those of both legs, but for keepAlive. Accepted sockets inherit
-// them from the listening one.
+// them from the listening one. TCP_NODELAY is package net's default.
 func tcpOptions(l config.Limits) []sockopt.Option {
-	return []sockopt.Option{sockopt.NoDelay, sockopt.UserTimeout(l.UserTimeout)}
+	return []sockopt.Option{sockopt.UserTimeout(l.UserTimeout)}
 }
 
 // keepAlive probes a silent peer several times within TCP_USER_TIMEOUT, which

@@ -147,14 +147,16 @@ func (p *Pipe) last() bool {
 }
 
 // passEOF records that d's source has ended and reports whether the other side
-// may be told. Once the tunnel is cut it may not: it is to see RST.
+// is to be told. Once the tunnel is cut it may not: it is to see RST. When the other
+// direction has ended before, finish closes both sides at once, and FIN comes of that.
 func (p *Pipe) passEOF(d *direction) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.firstFIN == "" {
 		p.firstFIN = d.src.closed
 	}
-	return p.reason == ""
+	last := p.open == 1 && p.failed == nil && tcpOf(d.dst.Duplex) != nil
+	return p.reason == "" && !last
 }
 
 // fail records that s failed with err, unless the tunnel has been cut before.
