@@ -19,8 +19,9 @@ type Client struct {
 	Addr  netip.AddrPort // the peer's
 	Start time.Time      // when it was accepted
 
-	// Accepting is done when no more clients are accepted where c came from: c may
-	// finish what it is at, but is not to be kept for more.
+	// Accepting is done when no more clients are accepted where c came from, or
+	// another Service is there for them: c may finish what it is at, but is not to
+	// be kept for more.
 	Accepting context.Context
 
 	// Line is what the access line will say.
@@ -43,15 +44,15 @@ type leg struct {
 	cut func(relay.Reason)
 }
 
-func newClient(s *Server, accepting context.Context, conn *net.TCPConn, listener string) *Client {
+func newClient(s *Server, svc *inUse, conn *net.TCPConn) *Client {
 	c := &Client{
 		TCPConn:   conn,
 		Addr:      addrPort(conn.RemoteAddr()),
 		Start:     time.Now(),
-		Accepting: accepting,
+		Accepting: svc.using,
 		server:    s,
 	}
-	c.Line = c.NewLine(listener)
+	c.Line = c.NewLine(svc.Name)
 	return c
 }
 

@@ -53,13 +53,25 @@ type Server struct {
 	Table *Table
 	Log   zerolog.Logger
 
-	service atomic.Pointer[Service]
+	service atomic.Pointer[inUse]
 	serving sync.WaitGroup // clients that are here
 }
 
-// Use makes svc serve the clients that come from now on. It must have been called
-// before Serve.
-func (s *Server) Use(svc *Service) { s.service.Store(svc) }
+// inUse is a Service until another one is used.
+type inUse struct {
+	*Service
+	using context.Context
+	end   context.CancelFunc
+}
+
+// Use makes svc serve the clients that come from now on; those of the one before
+// are not kept for more than they are at. It must have been called before Serve.
+func (s *Server) Use(svc *Service) {
+	using, end := context.WithCancel(context.Background())
+	if before := s.service.Swap(&inUse{svc, using, end}); before != nil {
+		before.end()
+	}
+}
 
 // Listen opens a listening socket. The connections that it accepts inherit opts
 // and need no system call of their own for them.
@@ -92,7 +104,12 @@ const (
 // someone else closed ln. clients is what the Door gets.
 func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
 	defer ln.Close()
-	stop := context.AfterFunc(accept, func() { ln.Close() })
+	stop := context.AfterFunc(accept, func() {
+		ln.Close()
+		if svc := s.service.Load(); svc != nil {
+			svc.end()
+		}
+	})
 	defer stop()
 
 	defer s.serving.Wait()
@@ -104,7 +121,7 @@ func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
 		if err == nil {
 			delay = minAcceptDelay
 			s.serving.Add(1) // until Client.finish
-			go s.serveClient(accept, clients, c)
+			go s.serveClient(clients, c)
 			continue
 		}
 		s.Gate.release()
@@ -132,9 +149,9 @@ func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
 // serveClient takes conn from accept to its Door. It ends when the Door has served
 // the client, or has made a tunnel of it, which then goes on without this
 // goroutine; Table.End and Client.End bring both about from outside.
-func (s *Server) serveClient(accept, ctx context.Context, conn *net.TCPConn) {
+func (s *Server) serveClient(ctx context.Context, conn *net.TCPConn) {
 	svc := s.service.Load()
-	c := newClient(s, accept, conn, svc.Name)
+	c := newClient(s, svc, conn)
 	s.Table.add(c)
 	defer func() {
 		if r := recover(); r != nil {
@@ -144,7 +161,7 @@ func (s *Server) serveClient(accept, ctx context.Context, conn *net.TCPConn) {
 			c.finish()
 		}
 	}()
-	if err := s.admit(svc, c); err != nil {
+	if err := s.admit(svc.Service, c); err != nil {
 		c.Line.Err = err
 		if s.Gate.refuse() {
 			defer s.Gate.refused()
