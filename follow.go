@@ -87,7 +87,9 @@ func (p *proxy) setPools() {
 		p.say(pc.Name, entries)
 		again = again || slices.ContainsFunc(entries, routed)
 		for _, s := range sources {
-			p.used[s.Addr] = p.used[s.Addr] // nil, or the timer that runs
+			if _, known := p.used[s.Addr]; !known { // else its timer may be running
+				p.used[s.Addr] = nil
+			}
 		}
 	}
 	again = p.watchGone() || again
