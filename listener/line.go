@@ -35,11 +35,11 @@ func (c *Client) Log(l *Line) {
 }
 
 func (c *Client) log() {
-	if ended := c.Ended(); ended != "" && c.Line.Reason == "" {
-		c.Line.Reason = string(ended)
-	}
-	if c.logged && c.Line.Reason == "" && c.Line.Err == nil {
+	if c.Line.Reason == "" && c.Line.Err == nil && c.logged {
 		return
+	}
+	if c.Line.Reason == "" {
+		c.Line.Reason = string(c.Ended())
 	}
 	c.write(&c.Line)
 }

@@ -39,27 +39,30 @@ const (
 	challenge = `Proxy-Authenticate: Basic realm="swivel"`
 )
 
+var (
+	right   = basic("ann:" + marker)
+	encoded = strings.TrimPrefix(right, "Proxy-Authorization: Basic ")
+)
+
+var credentials = []struct{ name, fields, want, field string }{
+	{"none", "", missing, challenge},
+	{"right", right, "", ""},
+	{"basic in lower case", "proxy-authorization: basic " + encoded, "", ""},
+	{"two spaces", "Proxy-Authorization: Basic  " + encoded, "", ""},
+	{"wrong password", basic("ann:" + marker + "x"), missing, challenge},
+	{"no password", basic("ann:"), missing, challenge},
+	{"no colon", basic("ann" + marker), missing, challenge},
+	{"NUL behind the password", basic("ann:" + marker + "\x00"), missing, challenge},
+	{"4 KiB", basic("ann:" + strings.Repeat(marker, 200)), missing, challenge},
+	{"not base64", "Proxy-Authorization: Basic " + marker + "!", missing, challenge},
+	{"another scheme", "Proxy-Authorization: Bearer " + encoded, missing, challenge},
+	{"two", right + "\r\n" + right, "400 http_request_error bad Proxy-Authorization", ""},
+	{"those of the origin", strings.TrimPrefix(right, "Proxy-"), missing, challenge},
+}
+
 func TestCredentials(t *testing.T) {
 	t.Parallel()
-	right := basic("ann:" + marker)
-	encoded := strings.TrimPrefix(right, "Proxy-Authorization: Basic ")
-	for _, tt := range []struct {
-		name, fields, want, field string
-	}{
-		{"none", "", missing, challenge},
-		{"right", right, "", ""},
-		{"basic in lower case", "proxy-authorization: basic " + encoded, "", ""},
-		{"two spaces", "Proxy-Authorization: Basic  " + encoded, "", ""},
-		{"wrong password", basic("ann:" + marker + "x"), missing, challenge},
-		{"no password", basic("ann:"), missing, challenge},
-		{"no colon", basic("ann" + marker), missing, challenge},
-		{"NUL behind the password", basic("ann:" + marker + "\x00"), missing, challenge},
-		{"4 KiB", basic("ann:" + strings.Repeat(marker, 200)), missing, challenge},
-		{"not base64", "Proxy-Authorization: Basic " + marker + "!", missing, challenge},
-		{"another scheme", "Proxy-Authorization: Bearer " + encoded, missing, challenge},
-		{"two", right + "\r\n" + right, "400 http_request_error bad Proxy-Authorization", ""},
-		{"those of the origin", strings.TrimPrefix(right, "Proxy-"), missing, challenge},
-	} {
+	for _, tt := range credentials {
 		t.Run("3b/26 "+tt.name, func(t *testing.T) {
 			r := newRig(t, func(r *rig) { r.Users = users(t) })
 			o := newOrigin(t)

@@ -66,7 +66,8 @@ type forwarder struct {
 
 // ServeHTTP has a line in the access log of its own for each request.
 func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f.served, f.client.serving = true, true
+	f.served = true
+	f.client.begin()
 	defer f.returned()
 	// Else a response would have to wait for the rest of the request.
 	http.NewResponseController(w).EnableFullDuplex()

@@ -257,7 +257,7 @@ func TestForwardEarlyAnswer(t *testing.T) {
 // The time that a head may take is over when it has come.
 func TestForwardSlowerThanHead(t *testing.T) {
 	t.Parallel()
-	const head = 200 * time.Millisecond
+	const head = 500 * time.Millisecond
 	r := newRig(t, func(r *rig) { r.Head = head })
 	o := newOrigin(t)
 	c := r.dial(t)
@@ -265,10 +265,10 @@ func TestForwardSlowerThanHead(t *testing.T) {
 		send(t, c, "POST http://"+o.String()+"/ HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
 		up := o.accept(t)
 		readHead(t, up)
-		<-time.After(2 * head)
+		<-time.After(head)
 		send(t, c, "body")
 		wantText(t, up, "body")
-		<-time.After(2 * head)
+		<-time.After(head)
 		send(t, up, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		if got := readHead(t, c); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
 			t.Errorf("got %q", got)

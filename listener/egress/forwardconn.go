@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"swivel/relay"
@@ -20,7 +21,8 @@ type forwardConn struct {
 	err  firstError    // of reading or writing, but for a deadline of reading
 	done chan struct{} // closed when the connection is done with
 
-	// These belong to the server's goroutine.
+	mu sync.Mutex
+	// guards
 	until   time.Time // no later deadline of reading counts; zero: any does
 	serving bool      // from a request to the end of its response
 	refused int       // the status of an answer that net/http gave outside of that
@@ -48,12 +50,8 @@ func (c *forwardConn) Read(p []byte) (int, error) {
 }
 
 func (c *forwardConn) Write(p []byte) (int, error) {
-	if !c.serving {
-		if c.err.get() != nil {
-			return 0, net.ErrClosed // net/http answers a head that ended early, too
-		}
-		status := bytes.TrimPrefix(p, []byte("HTTP/1.1 "))
-		c.refused, _ = strconv.Atoi(string(status[:min(3, len(status))]))
+	if !c.mayWrite(p) {
+		return 0, net.ErrClosed
 	}
 	var until time.Time
 	if c.idle > 0 {
@@ -65,10 +63,28 @@ func (c *forwardConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// mayWrite looks at what net/http has to say when there is no request: it answers
+// one that it cannot read, and also a head that ended early.
+func (c *forwardConn) mayWrite(p []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.serving:
+	case c.err.get() != nil:
+		return false
+	default:
+		status := bytes.TrimPrefix(p, []byte("HTTP/1.1 "))
+		c.refused, _ = strconv.Atoi(string(status[:min(3, len(status))]))
+	}
+	return true
+}
+
 // SetReadDeadline keeps to the deadline of the first head: the server would give
 // it all its time again, from when it was handed over. It takes the deadline away
 // when it has read the head.
 func (c *forwardConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if t.IsZero() && !c.serving {
 		c.until = t
 	}
@@ -78,15 +94,26 @@ func (c *forwardConn) SetReadDeadline(t time.Time) error {
 	return c.Duplex.SetReadDeadline(t)
 }
 
+// begin is called when there is a request.
+func (c *forwardConn) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.serving = true
+}
+
 // finish is called when a request has been served. The server then reads what is
 // left of its body, and would wait for that for ever.
 func (c *forwardConn) finish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.until = time.Now().Add(lingerTime)
 	c.Duplex.SetReadDeadline(c.until)
 }
 
 // state is what the server calls when the state of the connection changes.
 func (c *forwardConn) state(_ net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch state {
 	case http.StateIdle:
 		if time.Now().After(c.until) {

@@ -59,7 +59,7 @@ func newRig(t testing.TB, change func(*rig)) *rig {
 	r := &rig{gate: listener.NewGate(20000), pool: new(rotate.Pool), log: newAccessLog()}
 	r.gate.Limit(10000, 10000)
 	r.pool.Set(rotate.RoundRobin, sources("127.0.0.2", "127.0.0.3", "127.0.0.4"))
-	r.dns = netlab.NewDNS(t, map[string][]netip.Addr{"canary.test": {loopback}})
+	r.dns = newDNS(t)
 	r.resolver = resolver.Config{Servers: []netip.AddrPort{r.dns.AddrPort()}, Timeout: patience}
 	r.Door = &egress.Door{
 		Name:   "egress",
@@ -106,6 +106,17 @@ func (r *rig) serve(t testing.TB) {
 			r.table.End(relay.Killed)
 		}
 	})
+}
+
+// newDNS serves UDP alone. A port that is free for TCP, too, is hard to find on a
+// host that is busy with tests.
+func newDNS(t testing.TB) *netlab.DNS {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return netlab.ListenDNS(t, pc, nil, map[string][]netip.Addr{"canary.test": {loopback}})
 }
 
 var (

@@ -90,7 +90,7 @@ func (r *rig) once(says string) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer reset(c.(*net.TCPConn)) // leaves no TIME_WAIT
 	if _, err := io.WriteString(c, says); err != nil {
 		return err
 	}

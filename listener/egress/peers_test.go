@@ -34,16 +34,12 @@ func newOrigin(t testing.TB) *origin {
 	o := &origin{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort(), conns: make(chan *net.TCPConn, 1000)}
 	t.Cleanup(func() {
 		ln.Close()
-		for {
-			select {
-			case c := <-o.conns:
-				c.Close()
-			default:
-				return
-			}
+		for c := range o.conns {
+			c.Close()
 		}
 	})
 	go func() { // ends with ln
+		defer close(o.conns)
 		for {
 			c, err := ln.AcceptTCP()
 			if err != nil {

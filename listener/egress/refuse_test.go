@@ -202,9 +202,6 @@ func TestEndedEarly(t *testing.T) {
 		if l := r.line(t); l.Mode != mode || l.Reason != "killed" {
 			t.Errorf("line: %+v", l)
 		}
-		if mode == "http" {
-			r.line(t) // of the connection
-		}
 		r.await(0)
 	}
 	c := r.dial(t)

@@ -136,7 +136,7 @@ func boundReply(up *net.TCPConn) []byte {
 
 func TestSOCKSTooSlow(t *testing.T) {
 	t.Parallel()
-	short := func(r *rig) { r.Head = 200 * time.Millisecond }
+	short := func(r *rig) { r.Head = time.Second }
 	r := newRig(t, short)
 	withUsers := newRig(t, func(r *rig) {
 		short(r)

@@ -42,6 +42,16 @@ func (r *rig) dialTLS(t testing.TB) (c *tls.Conn, below *net.TCPConn) {
 	return c, below
 }
 
+// wantTunnel reads the answer that says that there is one.
+func wantTunnel(t *testing.T, protocol string, c net.Conn, server *net.TCPConn) {
+	t.Helper()
+	if protocol == "CONNECT" {
+		readHead(t, c)
+		return
+	}
+	wantText(t, c, "\x05\x00"+string(boundReply(server)))
+}
+
 func TestTLSTunnels(t *testing.T) {
 	r := newTLSRig(t)
 	o := newOrigin(t)
@@ -50,13 +60,6 @@ func TestTLSTunnels(t *testing.T) {
 		"CONNECT": connectHead(o.String()),
 		"SOCKS5":  hello + socksAddr(o.AddrPort),
 	} {
-		answer := func(t *testing.T, c net.Conn, server *net.TCPConn) {
-			if name == "CONNECT" {
-				readHead(t, c)
-				return
-			}
-			wantText(t, c, "\x05\x00"+string(boundReply(server)))
-		}
 		t.Run(name+", client half-closes first", func(t *testing.T) {
 			c, _ := r.dialTLS(t)
 			go func() { // ends when all of it is read
@@ -65,7 +68,7 @@ func TestTLSTunnels(t *testing.T) {
 			}()
 			server := o.accept(t)
 			wantSum(t, server, up)
-			answer(t, c, server)
+			wantTunnel(t, name, c, server)
 			go func() { // ends when all of it is read
 				server.Write(down)
 				server.CloseWrite()
@@ -79,7 +82,7 @@ func TestTLSTunnels(t *testing.T) {
 			c, _ := r.dialTLS(t)
 			send(t, c, request)
 			server := o.accept(t)
-			answer(t, c, server)
+			wantTunnel(t, name, c, server)
 			server.CloseWrite()
 			wantEnd(t, c)
 			send(t, c, "late")
@@ -94,7 +97,7 @@ func TestTLSTunnels(t *testing.T) {
 			c, _ := r.dialTLS(t)
 			send(t, c, request)
 			server := o.accept(t)
-			answer(t, c, server)
+			wantTunnel(t, name, c, server)
 			reset(server)
 			wantReset(t, c)
 			r.line(t)

@@ -79,6 +79,12 @@ func TestUpgrade(t *testing.T) {
 			t.Errorf("line: %+v", l)
 		}
 	})
+}
+
+// A tunnel that was cut looks cut.
+func TestUpgradeCut(t *testing.T) {
+	r := newRig(t, nil)
+	o := newOrigin(t)
 	t.Run("origin resets", func(t *testing.T) {
 		c := r.dial(t)
 		up := r.upgrade(t, o, c)
@@ -112,12 +118,13 @@ func TestUpgrade(t *testing.T) {
 }
 
 func TestUpgradeLimits(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		want  relay.Reason
 		limit relay.Limits
 	}{
-		{relay.Idle, relay.Limits{Idle: 100 * time.Millisecond}},
-		{relay.Lifetime, relay.Limits{Lifetime: 100 * time.Millisecond}},
+		{relay.Idle, relay.Limits{Idle: 500 * time.Millisecond}},
+		{relay.Lifetime, relay.Limits{Lifetime: 500 * time.Millisecond}},
 	} {
 		t.Run(string(tt.want), func(t *testing.T) {
 			r := newRig(t, func(r *rig) { r.Limits = tt.limit })
