@@ -90,7 +90,7 @@ func dial(t *testing.T, p *Pool, addrs ...netip.AddrPort) (*Upstream, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	up, err := (&Dialer{Pool: p, Options: []sockopt.Option{sockopt.NoDelay}}).Dial(ctx, addrs)
+	up, err := (&Dialer{Pool: p, Options: []sockopt.Option{sockopt.UserTimeout(time.Minute)}}).Dial(ctx, addrs)
 	if err == nil {
 		t.Cleanup(func() { up.Close() })
 	}

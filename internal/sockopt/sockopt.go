@@ -105,12 +105,6 @@ func KeepAlive(idle, interval time.Duration, count int) Option {
 	}
 }
 
-// NoDelay sends small segments at once instead of waiting for the peer to
-// acknowledge earlier ones. See TCP_NODELAY in tcp(7).
-func NoDelay(fd int) error {
-	return set(fd, unix.SOL_TCP, unix.TCP_NODELAY, "TCP_NODELAY", 1)
-}
-
 // OriginalDst is where an IPv4 (or IPv6) connection was going before the packet
 // filter of this host sent it here. Its error is ENOENT, or ENOPROTOOPT without
 // conntrack, when nothing did. See SO_ORIGINAL_DST in linux/netfilter_ipv4.h and

@@ -30,7 +30,7 @@ func get(t *testing.T, c syscall.Conn, level, opt int) int {
 
 func TestAcceptedSocketsInherit(t *testing.T) {
 	lc := net.ListenConfig{
-		Control:         Control(NoDelay, KeepAlive(30*time.Second, 10*time.Second, 3), UserTimeout(1500*time.Millisecond)),
+		Control:         Control(KeepAlive(30*time.Second, 10*time.Second, 3), UserTimeout(1500*time.Millisecond)),
 		KeepAliveConfig: net.KeepAliveConfig{Enable: false},
 		KeepAlive:       -1,
 	}
@@ -58,7 +58,6 @@ func TestAcceptedSocketsInherit(t *testing.T) {
 		{"TCP_KEEPINTVL", unix.SOL_TCP, unix.TCP_KEEPINTVL, 10},
 		{"TCP_KEEPCNT", unix.SOL_TCP, unix.TCP_KEEPCNT, 3},
 		{"TCP_USER_TIMEOUT", unix.SOL_TCP, unix.TCP_USER_TIMEOUT, 1500},
-		{"TCP_NODELAY", unix.SOL_TCP, unix.TCP_NODELAY, 1},
 	} {
 		if got := get(t, in.(*net.TCPConn), tt.level, tt.opt); got != tt.want {
 			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
@@ -108,7 +107,7 @@ func TestFreeBindTakesAForeignAddress(t *testing.T) {
 
 func TestErrorNamesTheOption(t *testing.T) {
 	for name, o := range map[string]Option{
-		"IP_FREEBIND": FreeBind, "IP_BIND_ADDRESS_NO_PORT": BindLater, "TCP_NODELAY": NoDelay,
+		"IP_FREEBIND": FreeBind, "IP_BIND_ADDRESS_NO_PORT": BindLater,
 		"TCP_USER_TIMEOUT": UserTimeout(time.Second), "SO_KEEPALIVE": KeepAlive(time.Second, time.Second, 1), "SO_MARK": Mark(1),
 	} {
 		if err := o(-1); err == nil || !strings.Contains(err.Error(), name) {

@@ -20,7 +20,6 @@ import (
 
 	"swivel/internal/netlab"
 	"swivel/internal/resolver"
-	"swivel/internal/sockopt"
 	"swivel/internal/target"
 	"swivel/listener"
 	"swivel/listener/egress"
@@ -64,7 +63,7 @@ func newRig(t testing.TB, change func(*rig)) *rig {
 	r.Door = &egress.Door{
 		Name:   "egress",
 		Policy: &target.Policy{Allow: rules(t, "127.0.0.0/8"), Ports: allPorts},
-		Dialer: &rotate.Dialer{Pool: r.pool, Options: []sockopt.Option{sockopt.NoDelay}},
+		Dialer: &rotate.Dialer{Pool: r.pool},
 		Head:   patience,
 		Dial:   patience,
 		Limits: relay.Limits{HalfClosed: patience},
@@ -83,7 +82,7 @@ func newRig(t testing.TB, change func(*rig)) *rig {
 // serve runs the server until the test ends. Every client must have gone by then.
 func (r *rig) serve(t testing.TB) {
 	t.Helper()
-	ln, err := listener.Listen(t.Context(), "127.0.0.1:0", sockopt.NoDelay)
+	ln, err := listener.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
