@@ -116,7 +116,7 @@ func (c *Client) leaves(a netip.Addr) bool {
 }
 
 // Relay makes a tunnel between client, which is c or a layer above it, and upstream.
-// It is the last thing that a Door does for c, and returns at once. When both
+// It is the last thing that a Door does for c, and may return before that. When both
 // directions have ended, both connections have been closed; done is called, and c
 // is finished. Line says how it went.
 func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits, done func()) {

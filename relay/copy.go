@@ -29,7 +29,8 @@ type progress struct {
 	moved atomic.Int64 // bytes that dst's socket has taken
 
 	// watch is told of bytes that are moved while watched is not set: nobody would
-	// look at dst's socket within a bounded time, see stall.go. It may be nil.
+	// look at dst's socket within a bounded time, see stall.go. It may be nil, when
+	// somebody does anyway.
 	watch   *watch
 	watched atomic.Bool
 }

@@ -27,6 +27,12 @@ type parking struct {
 	fd   int  // of src, once the lot knows it; guarded by the lot's mu
 }
 
+// looksAnyway reports whether the watch of a tunnel that is not parked looks at it
+// often enough for stall.go, without being told of bytes that move.
+func (p *Pipe) looksAnyway() bool {
+	return !p.up.never.Load() && p.parkAfter <= p.limits.UserTimeout/looksPerTimeout
+}
+
 // canPark reports whether d has a goroutine that it might do without.
 func (d *direction) canPark() bool {
 	if d.never.Load() {

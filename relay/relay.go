@@ -107,18 +107,19 @@ func NewPipe(client, upstream Duplex, l Limits) *Pipe {
 		p.up.never.Store(true)
 		p.down.never.Store(true)
 	}
-	if l.UserTimeout > 0 {
+	if l.UserTimeout > 0 && !p.looksAnyway() {
 		p.up.watch, p.down.watch = &p.watch, &p.watch
 	}
 	return p
 }
 
 // Start relays until both directions have ended, closes both sides, and then calls
-// done. It is called once, and returns at once. The error is nil unless a side
-// failed; then it is what that side said.
+// done. It is called once. The error is nil unless a side failed; then it is what
+// that side said.
 //
-// Each direction has a goroutine of its own while bytes flow, and none when they
-// have not for some seconds: see park.go.
+// Each direction has a goroutine while bytes flow, one of them the caller's, and
+// none when they have not for some seconds: see park.go. Start returns when the
+// direction that it runs itself has ended or is parked, before done or after it.
 //
 // EOF of one side is passed on as a half-close, so that a client that has sent
 // its request can still read the reply. When a side fails, what it had sent
@@ -126,8 +127,8 @@ func NewPipe(client, upstream Duplex, l Limits) *Pipe {
 func (p *Pipe) Start(done func(Reason, error)) {
 	p.done = done
 	p.watch.start()
-	go p.up.run() // each ends when its direction has, or is parked
-	go p.down.run()
+	go p.up.run() // ends when its direction has, or is parked
+	p.down.run()
 }
 
 // Run is Start, and returns what done is given.

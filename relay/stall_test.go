@@ -73,6 +73,28 @@ func TestPausedReaderTimeoutComesBack(t *testing.T) {
 	eventually(t, "the old timeout", func() bool { return userTimeout(t, tn.in) == limit })
 }
 
+// The same when the watch comes by anyway, because it means to park the tunnel.
+func TestPausedReaderOfParkedTunnel(t *testing.T) {
+	t.Parallel()
+	const limit = 1500 * time.Millisecond
+	tn := newTunnel(t, nil, Limits{UserTimeout: limit})
+	tn.parkAfter = limit / 5
+	if !tn.looksAnyway() {
+		t.Fatal("the watch does not come by often enough")
+	}
+	tn.up.watch, tn.down.watch = nil, nil
+	paused(tn.in, tn.client, limit)
+	tn.start(t)
+	answer := random(180_000) // what the socket can hold, and more than the client takes
+	go tn.server.Write(answer)
+	eventually(t, "more time than the pause has lasted", func() bool {
+		return userTimeout(t, tn.in) > 6*limit
+	})
+	wantRead(t, tn.client, answer)
+	mustWrite(t, tn.client, []byte("still here"))
+	wantRead(t, tn.server, []byte("still here"))
+}
+
 func TestPausedReaderTLS(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond

@@ -58,7 +58,7 @@ func (w *watch) check() {
 	w.mu.Lock()
 	now := time.Now()
 	for _, d := range []*direction{&w.pipe.up, &w.pipe.down} {
-		if w.running && d.watched.Load() {
+		if w.running && w.pipe.limits.UserTimeout > 0 && (d.watched.Load() || d.canPark()) {
 			d.spare(now, w.pipe.limits.UserTimeout)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/netip"
 	"time"
 
@@ -197,6 +198,6 @@ func (d *Door) Refuse(c *listener.Client, why error) {
 }
 
 func nextHop(up *rotate.Upstream) netip.AddrPort {
-	ap, _ := netip.ParseAddrPort(up.RemoteAddr().String())
+	ap := up.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
