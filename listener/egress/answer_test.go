@@ -84,6 +84,8 @@ var answersToTargets = []answerTo{
 
 	{name: "no source", want: "503 proxy_configuration_error no source address", rep: 1,
 		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.RoundRobin, nil) }},
+	{name: "no source for a name", target: "canary.test:443", want: "503 proxy_configuration_error no source address", rep: 1,
+		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.RoundRobin, nil) }},
 	{name: "no source of the family", want: "503 proxy_configuration_error no source address", rep: 1,
 		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.RoundRobin, sources("::1")) }},
 	{name: "no source that is there", want: "503 proxy_configuration_error no source address", rep: 1,

@@ -122,7 +122,7 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 	defer cancel()
 
 	start := time.Now()
-	addrs, err := s.Policy.Resolve(ctx, t, s.Lookup)
+	addrs, err := s.Policy.Resolve(ctx, t, s.lookup)
 	if t.Name != "" {
 		l.DNS = time.Since(start)
 	}
@@ -154,6 +154,15 @@ func (s *session) succeed(answer []byte) bool {
 		s.c.Line.Reason = string(why)
 	}
 	return false
+}
+
+// lookup asks for the addresses of a name only when something could leave for them:
+// that there is no source is to be known at once, whatever the name server does.
+func (s *session) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	if s.Dialer.Pool.Empty() {
+		return nil, rotate.ErrNoSource
+	}
+	return s.Lookup(ctx, name)
 }
 
 // tunnel gives the client the answer that it is connected, and makes a tunnel of the
