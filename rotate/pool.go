@@ -75,7 +75,9 @@ func (p *Pool) Has(dst netip.Addr) bool {
 }
 
 // Empty reports whether there is no source at all.
-func (p *Pool) Empty() bool { return !p.Has(netip.IPv4Unspecified()) && !p.Has(netip.IPv6Unspecified()) }
+func (p *Pool) Empty() bool {
+	return !p.Has(netip.IPv4Unspecified()) && !p.Has(netip.IPv6Unspecified())
+}
 
 // Use is a source with the number of connections that it has open.
 type Use struct {
