@@ -29,8 +29,8 @@ import (
 
 // Door reads what a client wants and does it.
 type Door interface {
-	// Serve returns when c is done with. The caller closes c; ctx is done when
-	// everything is to end.
+	// Serve returns when c is done with, or is a tunnel by Client.Relay, after which
+	// it leaves c alone. The caller closes c; ctx is done when everything is to end.
 	Serve(ctx context.Context, c *Client)
 
 	// Refuse tells c, in whatever protocol c speaks, why it is not served: one of

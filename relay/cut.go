@@ -32,6 +32,13 @@ func Cut(c net.Conn, limit time.Duration) {
 	Abort(c)
 }
 
+// WasReset reports whether c, to which no FIN was sent, has been reset. The kernel
+// tells that once, perhaps to a write, and then reading ends as after FIN.
+func WasReset(c net.Conn) bool {
+	info, err := tcpInfo(c)
+	return err == nil && info.State == tcpClose
+}
+
 // settle waits until the peer has received what was written to c, since Abort
 // throws away the rest, or the connection is gone, or limit has passed. The
 // kernel offers no event for that; this is an error path, so it polls.

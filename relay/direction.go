@@ -58,9 +58,8 @@ func (s *side) closeWrite() error {
 // What tells the two apart is the state: a socket to which we have not sent FIN
 // is CLOSE_WAIT after FIN, and CLOSE after a reset.
 func (s *side) falseEOF() bool {
-	info, err := tcpInfo(s.Duplex)
 	// In this order: a CLOSE that our own FIN led to is seen after finSent.
-	return err == nil && info.State == tcpClose && !s.finSent.Load()
+	return WasReset(s.Duplex) && !s.finSent.Load()
 }
 
 // direction is what flows from one side to the other.

@@ -25,8 +25,8 @@ import (
 
 // Duplex is one side of a tunnel: a *Conn, a *net.TCPConn, or a *tls.Conn that
 // has completed its handshake. (crypto/tls accepts FIN between two records in
-// place of close_notify, and so does Pipe.) Anything else is relayed too, but it is closed
-// without RST when the tunnel is cut.
+// place of close_notify, and so does Pipe.) Anything else is relayed too, but it
+// is closed without RST when the tunnel is cut.
 type Duplex interface {
 	net.Conn
 	CloseWrite() error

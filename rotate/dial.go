@@ -37,7 +37,8 @@ type Dialer struct {
 type Upstream struct {
 	*net.TCPConn
 	Source   netip.Addr
-	Attempts int // connects that were tried, this one included
+	Addr     netip.AddrPort // of those given to Dial, the one that it is connected to
+	Attempts int            // connects that were tried, this one included
 	turn     *Turn
 }
 

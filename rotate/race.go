@@ -235,7 +235,7 @@ func (r *race) won(res result) *Upstream {
 	turn := r.family(res.dst).take(res.src.Addr)
 	r.v4.giveBack()
 	r.v6.giveBack()
-	return &Upstream{TCPConn: res.conn, Source: res.src.Addr, Attempts: r.attempts, turn: turn}
+	return &Upstream{TCPConn: res.conn, Source: res.src.Addr, Addr: res.dst, Attempts: r.attempts, turn: turn}
 }
 
 // note keeps the failure that says most: that a destination refused says more

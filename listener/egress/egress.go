@@ -20,7 +20,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"net/netip"
 	"time"
 
@@ -59,8 +58,7 @@ var errProtocol = errors.New("neither HTTP nor SOCKS5")
 
 // Serve implements listener.Door.
 func (d *Door) Serve(ctx context.Context, c *listener.Client) {
-	s := &session{Door: d, c: c, conn: c.TCPConn}
-	s.in.c = s.conn
+	s := &session{Door: d, c: c, conn: c.TCPConn, in: reader{c: c.TCPConn}}
 	// One deadline for the whole head. A client that is silent, or sends a byte now
 	// and then, would otherwise hold its goroutine and descriptor for ever.
 	c.SetDeadline(c.Start.Add(d.Head))
@@ -138,7 +136,7 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 	if err != nil {
 		return nil, err
 	}
-	l.Address, l.Source, l.Attempts = nextHop(up), up.Source, up.Attempts
+	l.Address, l.Source, l.Attempts = up.Addr, up.Source, up.Attempts
 	return up, nil
 }
 
@@ -180,8 +178,7 @@ func (s *session) tunnel(up *rotate.Upstream, answer []byte) {
 
 // Refuse implements listener.Door.
 func (d *Door) Refuse(c *listener.Client, why error) {
-	s := &session{Door: d, c: c, conn: c.TCPConn}
-	s.in.c = s.conn
+	s := &session{Door: d, c: c, conn: c.TCPConn, in: reader{c: c.TCPConn}}
 	c.SetDeadline(time.Now().Add(lingerTime))
 	f := explain(why)
 	c.Line.Reason = f.reason()
@@ -204,9 +201,4 @@ func (d *Door) Refuse(c *listener.Client, why error) {
 		return
 	}
 	linger(s.conn)
-}
-
-func nextHop(up *rotate.Upstream) netip.AddrPort {
-	ap := up.RemoteAddr().(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

@@ -9,15 +9,14 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"swivel/relay"
 )
 
 // metered is an upstream connection as net/http's transport sees it: its bytes are
 // counted, and it ends when it has been idle. A tunnel does this at no cost, see
 // package relay; here the bytes pass through net/http anyway.
 type metered struct {
-	net.Conn // Not *net.TCPConn, whose ReadFrom would go past Write.
-	tcp      *net.TCPConn
+	net.Conn               // Not *net.TCPConn, whose ReadFrom would go past Write.
 	idle     time.Duration // zero: none
 	up, down atomic.Int64
 	err      firstError // of Read
@@ -35,7 +34,7 @@ type metered struct {
 }
 
 func newMetered(up *net.TCPConn, f *forwarder) *metered {
-	return &metered{Conn: up, tcp: up, idle: f.Limits.Idle, client: f.client, begun: make(chan struct{})}
+	return &metered{Conn: up, idle: f.Limits.Idle, client: f.client, begun: make(chan struct{})}
 }
 
 // Read does not return before something was written. What an origin says unasked
@@ -48,7 +47,7 @@ func (m *metered) Read(p []byte) (int, error) {
 	m.touch()
 	n, err := m.Conn.Read(p)
 	m.down.Add(int64(n))
-	if err == io.EOF && wasReset(m.tcp) {
+	if err == io.EOF && relay.WasReset(m.Conn) {
 		err = syscall.ECONNRESET
 	}
 	m.err.set(err)
@@ -123,21 +122,6 @@ func (m *metered) touch() {
 	if m.idle > 0 {
 		m.SetDeadline(time.Now().Add(m.idle))
 	}
-}
-
-// wasReset reports whether c, to which no FIN was sent, has been reset. The kernel
-// tells that once, perhaps to a write, and then reading ends as after FIN.
-func wasReset(c *net.TCPConn) (reset bool) {
-	const tcpClose = 7 // TCP_CLOSE of netinet/tcp.h
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO)
-		reset = err == nil && info.State == tcpClose
-	})
-	return reset
 }
 
 // firstError keeps the first error that it is given, by any goroutine.
