@@ -4,15 +4,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"syscall"
-	"time"
 
 	"swivel/iface"
 	"swivel/internal/auth"
@@ -21,7 +18,6 @@ import (
 	"swivel/internal/sockopt"
 	"swivel/internal/target"
 	"swivel/listener"
-	"swivel/listener/egress"
 	"swivel/relay"
 	"swivel/rotate"
 )
@@ -165,79 +161,34 @@ func (g *generation) discard() {
 }
 
 // door builds the front door of a listener.
-func (g *generation) door(p *proxy, lc config.Listener, names *resolver.Resolver) (*egress.Door, error) {
+func (g *generation) door(p *proxy, lc config.Listener, names *resolver.Resolver) (listener.Door, error) {
+	switch lc.Mode {
+	case "connect":
+		return g.connect(p, lc, names)
+	default:
+		panic("mode " + lc.Mode) // config lets none through that is not here
+	}
+}
+
+// policy judges where the clients of a listener want to go.
+func (p *proxy) policy(d config.Destinations) *target.Policy {
+	return &target.Policy{Allow: d.Allow, Deny: d.Deny, Ports: d.Ports, Own: p.own, Loop: p.loops}
+}
+
+// dialer leaves by the sources of a listener's pool.
+func (g *generation) dialer(lc config.Listener) *rotate.Dialer {
 	limits := g.config.Limits
-	d := &egress.Door{
-		Name: lc.Name,
-		Policy: &target.Policy{
-			Allow: lc.Destinations.Allow,
-			Deny:  lc.Destinations.Deny,
-			Ports: lc.Destinations.Ports,
-			Own:   p.own,
-			Loop:  p.loops,
-		},
-		Lookup: names.Lookup,
-		Dialer: &rotate.Dialer{Pool: g.pools[lc.Pool], Options: tcpOptions(limits), KeepAlive: keepAlive(limits)},
-		Head:   limits.Head,
-		Dial:   limits.Dial,
-		Limits: relay.Limits{Idle: limits.Idle, HalfClosed: limits.HalfClosed, Lifetime: limits.Lifetime, UserTimeout: limits.UserTimeout},
-	}
+	d := &rotate.Dialer{Pool: g.pools[lc.Pool], Options: tcpOptions(limits), KeepAlive: keepAlive(limits)}
 	if lc.Mark != 0 {
-		d.Dialer.Options = append(d.Dialer.Options, sockopt.Mark(lc.Mark))
+		d.Options = append(d.Options, sockopt.Mark(lc.Mark))
 	}
-	var err error
-	if lc.Users != "" {
-		if d.Users, err = g.usersOf(p, lc.Users); err != nil {
-			return nil, fmt.Errorf("listener %s: users: %w", lc.Name, err)
-		}
-	}
-	if lc.TLS != nil {
-		if d.TLS, err = loadTLS(lc.TLS, time.Now()); err != nil {
-			return nil, fmt.Errorf("listener %s: tls: %w", lc.Name, err)
-		}
-	}
-	return d, nil
+	return d
 }
 
-// usersOf reads a users file. Users that are there already stay: they know who has
-// logged in, and all of them paying for bcrypt again would be felt.
-func (g *generation) usersOf(p *proxy, path string) (*auth.Users, error) {
-	u := g.users[path]
-	if u != nil {
-		return u, nil
-	}
-	if u = p.users[path]; u != nil {
-		g.users[path] = u
-		return u, u.Reload()
-	}
-	u, err := auth.Load(path)
-	g.users[path] = u
-	return u, err
-}
-
-// loadTLS reads a certificate, and refuses one that clients would refuse at now.
-func loadTLS(files *config.TLS, now time.Time) (*tls.Config, error) {
-	cert, err := tls.LoadX509KeyPair(files.Certificate, files.Key)
-	if err != nil {
-		return nil, err
-	}
-	leaf := cert.Leaf
-	if leaf == nil {
-		if leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
-			return nil, err
-		}
-	}
-	switch {
-	case now.After(leaf.NotAfter):
-		return nil, fmt.Errorf("%s: expired on %s", files.Certificate, leaf.NotAfter.Format(time.DateOnly))
-	case now.Before(leaf.NotBefore):
-		return nil, fmt.Errorf("%s: not valid before %s", files.Certificate, leaf.NotBefore.Format(time.DateOnly))
-	}
-	return &tls.Config{
-		Certificates: []tls.Certificate{cert},
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"http/1.1"},
-	}, nil
+// tunnelLimits are those of all tunnels.
+func (g *generation) tunnelLimits() relay.Limits {
+	l := g.config.Limits
+	return relay.Limits{Idle: l.Idle, HalfClosed: l.HalfClosed, Lifetime: l.Lifetime, UserTimeout: l.UserTimeout}
 }
 
 // own reports whether a is an address of this host.

@@ -12,6 +12,7 @@ type field struct {
 	example  string // of a key that must be there
 	required bool
 	later    bool // the key of a capability that is not there yet
+	foreign  bool // the key of another mode
 }
 
 func key(name string, read func(node)) field { return field{key: name, read: read} }
@@ -76,7 +77,7 @@ func hint(name string, known []field) string {
 	var all, now []string
 	for _, f := range known {
 		all = append(all, f.key)
-		if !f.later {
+		if !f.later && !f.foreign {
 			now = append(now, f.key)
 		}
 	}

@@ -21,29 +21,9 @@ func (c *Config) readListeners(n node) {
 func (l *Listener) read(n node) {
 	if n.has("mode") {
 		l.Mode = "" // until it is found to be valid
+		value(&l.Mode, parseMode)(n.child("mode"))
 	}
-	n.fields(
-		key("name", text(&l.Name)),
-		required("listen", "such as 127.0.0.1:8080", oneOrMore(&l.Listen, parseListen)),
-		key("mode", value(&l.Mode, parseMode)),
-		key("pool", text(&l.Pool)),
-		key("users", text(&l.Users)),
-		key("clients", some(list(&l.Clients, parseClients))),
-		key("tls", l.readTLS),
-		key("destinations", l.Destinations.read),
-		later("verify_name", "off"),
-		later("transparent", "off"),
-		later("routes"),
-		later("otherwise"),
-		later("opaque"),
-		later("capture"),
-		key("mark", number(&l.Mark, 0, math.MaxUint32)),
-		later("from"),
-		later("to"),
-		later("source"),
-		later("udp_header"),
-		later("allow_sources"),
-	)
+	n.fields(l.keys(l.Mode)...)
 	l.Users = n.file.beside(l.Users)
 	if l.Name == "" && len(l.Listen) > 0 {
 		l.Name = l.Listen[0]
@@ -53,13 +33,42 @@ func (l *Listener) read(n node) {
 	}
 }
 
-func (l *Listener) readTLS(n node) {
-	var t TLS
-	n.fields(
-		required("certificate", "path of a PEM file", text(&t.Certificate)),
-		required("key", "path of a PEM file", text(&t.Key)),
-	)
-	l.TLS = &TLS{Certificate: n.file.beside(t.Certificate), Key: n.file.beside(t.Key)}
+// keys are those of a listener of this mode. Those of other modes are known, to be
+// refused by their name; of a mode that is not known none are.
+func (l *Listener) keys(mode string) []field {
+	all := []field{
+		key("name", text(&l.Name)),
+		required("listen", "such as 127.0.0.1:8080", oneOrMore(&l.Listen, parseListen)),
+		key("mode", func(node) {}), // read before all others
+		key("pool", text(&l.Pool)),
+		key("clients", some(list(&l.Clients, parseClients))),
+		key("destinations", l.Destinations.read),
+		key("mark", number(&l.Mark, 0, math.MaxUint32)),
+	}
+	for _, m := range []struct {
+		mode string
+		keys []field
+	}{
+		{modeConnect, l.connectKeys()},
+		{modeSNI, sniKeys()},
+		{modeUnwrap, unwrapKeys()},
+	} {
+		for _, k := range m.keys {
+			if m.mode != mode && mode != "" && !k.later {
+				k = foreign(k.key, m.mode, mode)
+			}
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+// foreign is a key of another mode than the listener's.
+func foreign(name, its, mode string) field {
+	return field{key: name, foreign: true, read: func(n node) {
+		n.yaml = n.key
+		n.errorf("a key of mode %s (this listener's mode is %s)", its, mode)
+	}}
 }
 
 func (d *Destinations) read(n node) {

@@ -2,8 +2,6 @@ package config
 
 import (
 	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"swivel/internal/target"
@@ -11,6 +9,9 @@ import (
 
 const (
 	modeConnect = "connect"
+	modeSNI     = "sni"
+	modeUnwrap  = "unwrap"
+
 	poolDefault = "default" // name of the pool that nobody configured
 )
 
@@ -30,10 +31,6 @@ func defaults() *Config {
 		},
 		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
 	}
-}
-
-func defaultPool(name string) Pool {
-	return Pool{Name: name, Strategy: "round-robin", Refresh: 30 * time.Minute}
 }
 
 func defaultListener() Listener {
@@ -91,65 +88,4 @@ func (r *Resolver) read(n node) {
 		key("prefer", value(&r.Prefer, parsePrefer)),
 		key("cache", duration(&r.Cache, 0)),
 	)
-}
-
-func (c *Config) readPools(n node) {
-	n.pairs(func(name string, v node) {
-		if _, err := parseText(name); err != nil {
-			v.errorf("%v", err)
-			return
-		}
-		p := defaultPool(name)
-		p.read(v)
-		c.Pools = append(c.Pools, p)
-	})
-}
-
-func (p *Pool) read(n node) {
-	n.fields(
-		key("sources", some(p.readSources)),
-		key("strategy", value(&p.Strategy, parseStrategy)),
-		later("hash_by"),
-		later("spacing", "0s", "0"),
-		later("wait", "0s", "0"),
-		key("refresh", duration(&p.Refresh, time.Second)),
-		later("cooldown"),
-	)
-}
-
-func (p *Pool) readSources(n node) {
-	n.each(func(n node) {
-		s := Source{Weight: 1}
-		s.read(n)
-		p.Sources = append(p.Sources, s)
-	})
-}
-
-func (s *Source) read(n node) {
-	n.fields(
-		key("interface", value(&s.Interface, parseInterface)),
-		key("mac", value(&s.MAC, parseMAC)),
-		key("address", value(&s.Address, parseAddress)),
-		later("prefix"),
-		later("spread"),
-		later("upstream"),
-		key("weight", number(&s.Weight, 1, 1000)),
-		key("labels", s.readLabels),
-	)
-	kinds := slices.DeleteFunc([]string{"interface", "mac", "address", "prefix", "upstream"}, func(key string) bool { return !n.has(key) })
-	switch {
-	case len(kinds) == 0:
-		n.errorf("what is it? (write one of interface, mac and address)")
-	case len(kinds) > 1:
-		n.errorf("%s exclude each other (write a source for each)", strings.Join(kinds, " and "))
-	}
-}
-
-func (s *Source) readLabels(n node) {
-	s.Labels = make(map[string]string)
-	n.pairs(func(name string, v node) {
-		var label string
-		text(&label)(v)
-		s.Labels[name] = label
-	})
 }

@@ -1,0 +1,19 @@
+package config
+
+// connectKeys are what mode connect adds to the keys of every listener.
+func (l *Listener) connectKeys() []field {
+	return []field{
+		key("users", text(&l.Users)),
+		key("tls", l.readTLS),
+		later("verify_name", "off"),
+	}
+}
+
+func (l *Listener) readTLS(n node) {
+	var t TLS
+	n.fields(
+		required("certificate", "path of a PEM file", text(&t.Certificate)),
+		required("key", "path of a PEM file", text(&t.Key)),
+	)
+	l.TLS = &TLS{Certificate: n.file.beside(t.Certificate), Key: n.file.beside(t.Key)}
+}
