@@ -8,6 +8,7 @@ package sockopt
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -58,6 +59,18 @@ func BindLater(fd int) error {
 // as well, and needs no privilege.
 func FreeBind(fd int) error {
 	return set(fd, unix.SOL_IP, unix.IP_FREEBIND, "IP_FREEBIND", 1)
+}
+
+// Transparent lets bind(2) take any address, also one that belongs to another host,
+// and a listening socket accept what was sent to one. What comes back to such an
+// address reaches this host only if a route says so. See IP_TRANSPARENT in ip(7); it
+// serves IPv6 sockets as well. It needs CAP_NET_ADMIN or CAP_NET_RAW.
+func Transparent(fd int) error {
+	err := set(fd, unix.SOL_IP, unix.IP_TRANSPARENT, "IP_TRANSPARENT", 1)
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w (needs CAP_NET_ADMIN)", err)
+	}
+	return err
 }
 
 // Mark sets the mark of the packets that the socket sends, for rules that choose

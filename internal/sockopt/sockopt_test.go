@@ -1,6 +1,7 @@
 package sockopt
 
 import (
+	"errors"
 	"net"
 	"strings"
 	"syscall"
@@ -105,9 +106,39 @@ func TestFreeBindTakesAForeignAddress(t *testing.T) {
 	}
 }
 
+func TestTransparentTakesAForeignAddress(t *testing.T) {
+	for _, tt := range []struct {
+		family  int
+		foreign unix.Sockaddr
+	}{
+		{unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{203, 0, 113, 77}, Port: 7777}},
+		{unix.AF_INET6, &unix.SockaddrInet6{Addr: [16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 77}, Port: 7777}},
+	} {
+		for _, kind := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
+			fd, err := unix.Socket(tt.family, kind|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Skip(err) // no IPv6, say
+			}
+			defer unix.Close(fd)
+			if err := unix.Bind(fd, tt.foreign); err == nil {
+				t.Errorf("bound to %+v without", tt.foreign)
+			}
+			switch err := Transparent(fd); {
+			case errors.Is(err, unix.EPERM):
+				t.Skip(err)
+			case err != nil:
+				t.Fatal(err)
+			}
+			if err := unix.Bind(fd, tt.foreign); err != nil {
+				t.Errorf("%+v: %v", tt.foreign, err)
+			}
+		}
+	}
+}
+
 func TestErrorNamesTheOption(t *testing.T) {
 	for name, o := range map[string]Option{
-		"IP_FREEBIND": FreeBind, "IP_BIND_ADDRESS_NO_PORT": BindLater,
+		"IP_FREEBIND": FreeBind, "IP_TRANSPARENT": Transparent, "IP_BIND_ADDRESS_NO_PORT": BindLater,
 		"TCP_USER_TIMEOUT": UserTimeout(time.Second), "SO_KEEPALIVE": KeepAlive(time.Second, time.Second, 1), "SO_MARK": Mark(1),
 	} {
 		if err := o(-1); err == nil || !strings.Contains(err.Error(), name) {
