@@ -47,7 +47,7 @@ func tunnels(t *testing.T, sources ...string) door {
 			return
 		}
 
-		c.Line.Source = netip.MustParseAddr(src)
+		c.Line.Source = src
 		c.Relay(relay.NewConn(c.TCPConn, nil), up.(*net.TCPConn), relay.Limits{}, func() {})
 	}}
 }

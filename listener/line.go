@@ -15,7 +15,7 @@ type Line struct {
 	Session  string
 	Target   string         // what the client asked for, in canonical form
 	Address  netip.AddrPort // what was dialed for it
-	Source   netip.Addr     // what it left by
+	Source   string         // what it left by; "" when there was nothing
 	Attempts int
 	DNS      time.Duration // resolving
 	Connect  time.Duration // choosing a source and connecting
@@ -53,7 +53,7 @@ func (c *Client) write(l *Line) {
 		Str("session", cut(l.Session)).
 		Str("target", cut(l.Target)).
 		Str("address", addrPortText(l.Address)).
-		Str("source", addrText(l.Source)).
+		Str("source", l.Source).
 		Int("attempts", l.Attempts).
 		Float64("dns_ms", ms(l.DNS)).
 		Float64("connect_ms", ms(l.Connect)).
@@ -72,13 +72,6 @@ func (c *Client) write(l *Line) {
 func cut(s string) string { return s[:min(len(s), 256)] }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-func addrText(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
-}
 
 func addrPortText(a netip.AddrPort) string {
 	if !a.IsValid() {

@@ -32,12 +32,21 @@ type Dialer struct {
 	KeepAlive sockopt.Option
 }
 
+// Request is who asks for a connection, and where to.
+type Request struct {
+	Addrs  []netip.AddrPort // of the target, in the order in which they are to be tried
+	Target string           // the host that was asked for, in canonical form, without port
+	Client netip.Addr
+	User   string // "" when nobody logged in
+	Wants  []Want // only sources that are as all of these say
+}
+
 // Upstream is a connection made through a source. Whoever called Dial closes it,
 // and then calls Done.
 type Upstream struct {
 	*net.TCPConn
-	Source   netip.Addr
-	Addr     netip.AddrPort // of those given to Dial, the one that it is connected to
+	Source   Source
+	Addr     netip.AddrPort // of those in the Request, the one that it is connected to
 	Attempts int            // connects that were tried, this one included
 	turn     *Turn
 }
@@ -47,7 +56,7 @@ func (u *Upstream) Done() { u.turn.Done() }
 
 // Error is why no connection came about, as told by the attempt that says most.
 type Error struct {
-	Source   netip.Addr     // what it tried to leave by; invalid when there was no source
+	Source   Source         // what it tried to leave by; zero when there was none
 	Addr     netip.AddrPort // what it tried to reach
 	Attempts int
 	Err      error
@@ -62,24 +71,25 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Dial connects to one of addrs, which are tried in their order as RFC 8305 says:
+// Dial connects to one of r.Addrs, which are tried in their order as RFC 8305 says:
 // the next one starts when one fails, or has not connected after 250 ms. All
 // attempts of a family leave by one source; a source that is gone or exhausted is
 // replaced by the next of the pool. ctx bounds the whole.
 //
 // The error is an *Error. It wraps ErrNoSource when the pool has no source that
-// this host has, ErrExhausted, ErrResources, or what connect(2) said.
-func (d *Dialer) Dial(ctx context.Context, addrs []netip.AddrPort) (*Upstream, error) {
-	r := race{dialer: d, v4: family{pool: d.Pool}, v6: family{pool: d.Pool}}
-	for _, a := range addrs {
+// this host has and that is as r wants it, ErrExhausted, ErrResources, or what
+// connect(2) said.
+func (d *Dialer) Dial(ctx context.Context, r Request) (*Upstream, error) {
+	race := race{dialer: d, request: r}
+	for _, a := range r.Addrs {
 		if d.Pool.Has(a.Addr()) {
-			r.todo = append(r.todo, a)
+			race.todo = append(race.todo, a)
 		}
 	}
-	if len(r.todo) == 0 {
-		return nil, &Error{Addr: first(addrs), Err: ErrNoSource}
+	if len(race.todo) == 0 {
+		return nil, &Error{Addr: first(r.Addrs), Err: ErrNoSource}
 	}
-	return r.run(ctx)
+	return race.run(ctx)
 }
 
 func first(addrs []netip.AddrPort) (a netip.AddrPort) {

@@ -90,7 +90,7 @@ func dial(t *testing.T, p *Pool, addrs ...netip.AddrPort) (*Upstream, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	up, err := (&Dialer{Pool: p, Options: []sockopt.Option{sockopt.UserTimeout(time.Minute)}}).Dial(ctx, addrs)
+	up, err := (&Dialer{Pool: p, Options: []sockopt.Option{sockopt.UserTimeout(time.Minute)}}).Dial(ctx, Request{Addrs: addrs})
 	if err == nil {
 		t.Cleanup(func() { up.Close() })
 	}
@@ -105,8 +105,8 @@ func TestDialRotates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := <-from; got != netip.MustParseAddr(want) || up.Source != got || up.Attempts != 1 {
-			t.Errorf("got %s, %d attempts, server saw %s; want %s", up.Source, up.Attempts, got, want)
+		if got := <-from; got != netip.MustParseAddr(want) || up.Source.Addr != got || up.Attempts != 1 {
+			t.Errorf("got %s, %d attempts, server saw %s; want %s", up.Source.Addr, up.Attempts, got, want)
 		}
 		up.Done()
 	}
@@ -134,7 +134,7 @@ func TestDialMovesOnFromSource(t *testing.T) {
 		p := pool(RoundRobin, "127.0.0.2", "127.0.0.3")
 		_, err := dial(t, p, closed(t))
 		derr, ok := errors.AsType[*Error](err)
-		if !ok || !errors.Is(err, syscall.ECONNREFUSED) || derr.Attempts != 1 || derr.Source != netip.MustParseAddr("127.0.0.2") {
+		if !ok || !errors.Is(err, syscall.ECONNREFUSED) || derr.Attempts != 1 || derr.Source.Addr != netip.MustParseAddr("127.0.0.2") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -160,8 +160,8 @@ func TestDialNextAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if up.Attempts != 2 || up.Source != netip.MustParseAddr("127.0.0.2") {
-		t.Errorf("got %d attempts from %s, want 2, both from 127.0.0.2", up.Attempts, up.Source)
+	if up.Attempts != 2 || up.Source.Addr != netip.MustParseAddr("127.0.0.2") {
+		t.Errorf("got %d attempts from %s, want 2, both from 127.0.0.2", up.Attempts, up.Source.Addr)
 	}
 }
 
@@ -174,8 +174,8 @@ func TestDialRace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if up.Source != netip.MustParseAddr("127.0.0.2") || up.Attempts != 2 {
-			t.Errorf("got %s after %d attempts", up.Source, up.Attempts)
+		if up.Source.Addr != netip.MustParseAddr("127.0.0.2") || up.Attempts != 2 {
+			t.Errorf("got %s after %d attempts", up.Source.Addr, up.Attempts)
 		}
 		up.Done()
 		for _, use := range p.Sources() {
@@ -187,7 +187,7 @@ func TestDialRace(t *testing.T) {
 	t.Run("time runs out", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		_, err := (&Dialer{Pool: p}).Dial(ctx, []netip.AddrPort{slow})
+		_, err := (&Dialer{Pool: p}).Dial(ctx, Request{Addrs: []netip.AddrPort{slow}})
 		if !isTimeout(err) {
 			t.Errorf("got %v, want a timeout", err)
 		}
@@ -205,7 +205,7 @@ func TestLoserTurnGivenBack(t *testing.T) {
 		}
 		up.Done()
 	}
-	if turn, _ := p.Next(dst6, nil); turn.Addr != netip.IPv6Loopback() {
+	if turn, _ := p.Next(&Request{}, dst6, nil); turn.Addr != netip.IPv6Loopback() {
 		t.Errorf("next IPv6 source: got %s, want ::1 still", turn.Addr)
 	}
 }
@@ -232,7 +232,7 @@ func BenchmarkDial(b *testing.B) {
 	d := Dialer{Pool: pool(RoundRobin, "127.0.0.2", "127.0.0.3")}
 	b.ReportAllocs()
 	for b.Loop() {
-		up, err := d.Dial(b.Context(), dst)
+		up, err := d.Dial(b.Context(), Request{Addrs: dst})
 		if err != nil {
 			b.Fatal(err)
 		}

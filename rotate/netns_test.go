@@ -123,7 +123,7 @@ func TestDialExhaustedPool(t *testing.T) {
 	if err != nil {
 		t.Fatalf("second: %v", err)
 	}
-	if up.Source != free.Source || up.Attempts != sources-maxExhausted {
-		t.Errorf("second: by %s after %d attempts, want %s after %d", up.Source, up.Attempts, free.Source, sources-maxExhausted)
+	if up.Source.Addr != free.Source.Addr || up.Attempts != sources-maxExhausted {
+		t.Errorf("second: by %s after %d attempts, want %s after %d", up.Source.Addr, up.Attempts, free.Source.Addr, sources-maxExhausted)
 	}
 }

@@ -12,6 +12,8 @@ package rotate
 import (
 	"errors"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // ErrNoSource means that the pool has no source address that could be used.
@@ -28,13 +30,58 @@ const (
 
 // Source is an address that connections can leave by.
 type Source struct {
-	Addr   netip.Addr
+	Addr   netip.Addr        // that a connection is bound to
 	Weight int               // how often it is used in comparison to others; below 1 means 1
 	Labels map[string]string // what an operator says of it; not changed after Set
 
 	// Free: no interface has Addr, it is routed to this host all the same, and
 	// binding to it takes IP_FREEBIND.
 	Free bool
+}
+
+// ID tells the sources of a pool apart.
+type ID struct {
+	Net netip.Prefix // the address, as a prefix of all its bits
+}
+
+// ID is what s is known by.
+func (s *Source) ID() ID {
+	return ID{Net: netip.PrefixFrom(s.Addr, s.Addr.BitLen())}
+}
+
+// String is how s stands in logs, and how clients are told of it: the address, or
+// nothing when there is none.
+func (s *Source) String() string {
+	if !s.Addr.IsValid() {
+		return ""
+	}
+	return s.Addr.String()
+}
+
+// Want is a condition on the labels of a source: the label must be there and have
+// one of the values, in upper or lower case.
+type Want struct {
+	Label  string
+	Values []string
+}
+
+// is reports whether s is as all of wants say.
+func (s *Source) is(wants []Want) bool {
+	for _, w := range wants {
+		if !s.has(w) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Source) has(w Want) bool {
+	for label, value := range s.Labels {
+		if strings.EqualFold(label, w.Label) && slices.ContainsFunc(w.Values, func(v string) bool { return strings.EqualFold(v, value) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Pool is a set of sources of both families. The zero Pool is empty and takes
@@ -57,13 +104,13 @@ func (p *Pool) Set(s Strategy, sources []Source) {
 	p.v6.set(s, v6)
 }
 
-// Next takes a source of dst's family, other than those that skip (may be nil)
-// says true of. Its error is ErrNoSource.
+// Next takes a source for r of dst's family, other than those that skip (may be
+// nil) says true of. Its error is ErrNoSource.
 //
 // Each family takes its own turns: with one counter for both, clients that
 // alternate families would see half of the pool.
-func (p *Pool) Next(dst netip.Addr, skip func(netip.Addr) bool) (*Turn, error) {
-	return p.ring(dst).next(skip)
+func (p *Pool) Next(r *Request, dst netip.Addr, skip func(ID) bool) (*Turn, error) {
+	return p.ring(dst).next(func(s *Source) bool { return s.is(r.Wants) && (skip == nil || !skip(s.ID())) })
 }
 
 // Has reports whether there is any source of dst's family.

@@ -37,7 +37,7 @@ func take(t *testing.T, p *Pool, dst netip.Addr, n int) string {
 	t.Helper()
 	var got []string
 	for range n {
-		turn, err := p.Next(dst, nil)
+		turn, err := p.Next(&Request{}, dst, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,7 @@ func TestPoolNext(t *testing.T) {
 			if name == "emptied" {
 				p.Set(RoundRobin, nil)
 			}
-			if turn, err := p.Next(dst4, nil); !errors.Is(err, ErrNoSource) {
+			if turn, err := p.Next(&Request{}, dst4, nil); !errors.Is(err, ErrNoSource) {
 				t.Errorf("%s: got %v, %v, want ErrNoSource", name, turn, err)
 			}
 			if p.Has(dst4) {
@@ -78,17 +78,49 @@ func TestPoolNext(t *testing.T) {
 			}
 		}
 	})
+	t.Run("takes what has the labels that are wanted", func(t *testing.T) {
+		sources := []Source{
+			{Addr: netip.MustParseAddr("10.0.0.1"), Labels: map[string]string{"country": "DE", "line": "a"}},
+			{Addr: netip.MustParseAddr("10.0.0.2"), Labels: map[string]string{"country": "at", "line": "b"}},
+			{Addr: netip.MustParseAddr("10.0.0.3"), Labels: map[string]string{"Country": "de", "line": "b"}},
+			{Addr: netip.MustParseAddr("10.0.0.4")},
+		}
+		for _, tt := range []struct {
+			wants []Want
+			want  string
+		}{
+			{nil, "1 2 3 4"},
+			{[]Want{{"country", []string{"de"}}}, "1 3 1 3"},
+			{[]Want{{"country", []string{"de", "AT"}}}, "1 2 3 1"},
+			{[]Want{{"country", []string{"de", "at"}}, {"line", []string{"b"}}}, "2 3 2 3"},
+			{[]Want{{"country", []string{"fr"}}}, ""},
+			{[]Want{{"country", nil}}, ""},
+			{[]Want{{"city", []string{"de"}}}, ""},
+		} {
+			var p Pool
+			p.Set(RoundRobin, sources)
+			var got []string
+			for range 4 {
+				if turn, err := p.Next(&Request{Wants: tt.wants}, dst4, nil); err == nil {
+					got = append(got, fmt.Sprint(turn.Addr.As4()[3]))
+				}
+			}
+			if got := strings.Join(got, " "); got != tt.want {
+				t.Errorf("%v: got %q, want %q", tt.wants, got, tt.want)
+			}
+		}
+	})
 	t.Run("leaves out what skip says", func(t *testing.T) {
 		for _, s := range []Strategy{RoundRobin, Random, LeastUsed} {
 			p := pool(s, "10.0.0.1", "10.0.0.2", "10.0.0.3")
-			only2 := func(a netip.Addr) bool { return a != netip.MustParseAddr("10.0.0.2") }
+			only2 := func(s ID) bool { return s.Net.Addr() != netip.MustParseAddr("10.0.0.2") }
 			for range 10 {
-				turn, err := p.Next(dst4, only2)
+				turn, err := p.Next(&Request{}, dst4, only2)
 				if err != nil || turn.Addr != netip.MustParseAddr("10.0.0.2") {
 					t.Fatalf("%s: got %v, %v", s, turn, err)
 				}
 			}
-			if _, err := p.Next(dst4, func(netip.Addr) bool { return true }); !errors.Is(err, ErrNoSource) {
+			if _, err := p.Next(&Request{}, dst4, func(ID) bool { return true }); !errors.Is(err, ErrNoSource) {
 				t.Errorf("%s: all skipped: got %v, want ErrNoSource", s, err)
 			}
 		}
@@ -105,7 +137,7 @@ func TestPoolWeights(t *testing.T) {
 		p := pool(s, "10.0.0.1*2", "10.0.0.2*1", "10.0.0.3*4")
 		count := map[byte]int{}
 		for range n {
-			turn, _ := p.Next(dst4, nil)
+			turn, _ := p.Next(&Request{}, dst4, nil)
 			count[turn.Addr.As4()[3]]++
 			turn.Done()
 		}
@@ -123,7 +155,7 @@ func TestPoolLeastUsed(t *testing.T) {
 	open := map[netip.Addr]int{}
 	var turns []*Turn
 	for range 8 {
-		turn, err := p.Next(dst4, nil)
+		turn, err := p.Next(&Request{}, dst4, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +176,7 @@ func TestPoolLeastUsed(t *testing.T) {
 			break
 		}
 	}
-	if turn, _ := p.Next(dst4, nil); turn.Addr != freed {
+	if turn, _ := p.Next(&Request{}, dst4, nil); turn.Addr != freed {
 		t.Errorf("got %s, want the one that was freed, %s", turn.Addr, freed)
 	}
 }
@@ -153,7 +185,7 @@ func TestTurnReturn(t *testing.T) {
 	t.Run("the last turn is taken again", func(t *testing.T) {
 		p := pool(RoundRobin, "10.0.0.1", "10.0.0.2", "10.0.0.3")
 		take(t, p, dst4, 1)
-		turn, _ := p.Next(dst4, nil)
+		turn, _ := p.Next(&Request{}, dst4, nil)
 		turn.Return()
 		turn.Return()
 		if got, want := take(t, p, dst4, 4), "2 3 1 2"; got != want {
@@ -162,7 +194,7 @@ func TestTurnReturn(t *testing.T) {
 	})
 	t.Run("an earlier turn comes next", func(t *testing.T) {
 		p := pool(RoundRobin, "10.0.0.1", "10.0.0.2", "10.0.0.3")
-		turn, _ := p.Next(dst4, nil)
+		turn, _ := p.Next(&Request{}, dst4, nil)
 		take(t, p, dst4, 1)
 		turn.Return()
 		if got, want := take(t, p, dst4, 3), "1 3 1"; got != want {
@@ -171,10 +203,10 @@ func TestTurnReturn(t *testing.T) {
 	})
 	t.Run("a source that has left does not come back", func(t *testing.T) {
 		p := pool(RoundRobin, "10.0.0.1", "10.0.0.2", "10.0.0.3")
-		early, _ := p.Next(dst4, nil)
+		early, _ := p.Next(&Request{}, dst4, nil)
 		take(t, p, dst4, 1)
 		early.Return()
-		late, _ := p.Next(dst4, func(a netip.Addr) bool { return a == early.Addr })
+		late, _ := p.Next(&Request{}, dst4, func(s ID) bool { return s == early.ID() })
 		p.Set(RoundRobin, list("10.0.0.2"))
 		late.Return()
 		if got, want := take(t, p, dst4, 2), "2 2"; got != want {
@@ -194,7 +226,7 @@ func TestPoolSet(t *testing.T) {
 	})
 	t.Run("counts open connections on", func(t *testing.T) {
 		p := pool(LeastUsed, "10.0.0.1", "10.0.0.2")
-		p.Next(dst4, nil)
+		p.Next(&Request{}, dst4, nil)
 		p.Set(LeastUsed, list("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 		if got := p.Sources()[0].Open; got != 1 {
 			t.Errorf("open: got %d, want 1", got)
@@ -221,7 +253,7 @@ func TestPoolConcurrent(t *testing.T) {
 					if i%2 == 0 {
 						dst = dst6
 					}
-					turn, err := p.Next(dst, nil)
+					turn, err := p.Next(&Request{}, dst, nil)
 					if err != nil {
 						continue
 					}
@@ -261,7 +293,7 @@ func TestPoolDistinct(t *testing.T) {
 			var wg sync.WaitGroup
 			for range n {
 				wg.Go(func() {
-					turn, err := p.Next(dst4, nil)
+					turn, err := p.Next(&Request{}, dst4, nil)
 					if err != nil {
 						t.Error(err)
 						return
@@ -295,7 +327,7 @@ func BenchmarkPoolNext(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					turn, _ := p.Next(dst4, nil)
+					turn, _ := p.Next(&Request{}, dst4, nil)
 					turn.Done()
 				}
 			})

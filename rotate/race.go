@@ -14,6 +14,7 @@ import (
 // it belongs to the goroutine that called Dial; an attempt only sends its result.
 type race struct {
 	dialer   *Dialer
+	request  Request
 	todo     []netip.AddrPort
 	v4, v6   family
 	attempts int
@@ -25,7 +26,6 @@ type race struct {
 
 // family is the sources that a race uses for one address family.
 type family struct {
-	pool  *Pool
 	turn  *Turn   // of the source that the next attempt leaves by; nil: it is to be taken
 	spent []*Turn // of sources that were given up; an attempt from one may still connect
 
@@ -37,7 +37,7 @@ type family struct {
 // route is a source and what could not be reached by it. The zero dst is everything:
 // the source is gone.
 type route struct {
-	src netip.Addr
+	src ID
 	dst netip.AddrPort
 }
 
@@ -108,7 +108,7 @@ func (r *race) startNext(ctx context.Context) bool {
 }
 
 func (r *race) start(ctx context.Context, dst netip.AddrPort) bool {
-	src, err := r.family(dst).source(dst)
+	src, err := r.family(dst).source(r.dialer.Pool, &r.request, dst)
 	if err != nil {
 		r.note(result{err: err, dst: dst}, faultGone)
 		return false
@@ -142,7 +142,7 @@ func (r *race) failed(ctx context.Context, res result) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	return !r.family(res.dst).blame(route{res.src.Addr, res.dst}, why) || !r.start(ctx, res.dst)
+	return !r.family(res.dst).blame(route{res.src.ID(), res.dst}, why) || !r.start(ctx, res.dst)
 }
 
 func (r *race) family(dst netip.AddrPort) *family {
@@ -154,11 +154,11 @@ func (r *race) family(dst netip.AddrPort) *family {
 
 // source returns the source for an attempt to reach dst: the one that others of its
 // family leave by, unless that has failed for dst.
-func (f *family) source(dst netip.AddrPort) (Source, error) {
-	if f.turn != nil && !f.hasFailed(f.turn.Addr, dst) {
+func (f *family) source(p *Pool, r *Request, dst netip.AddrPort) (Source, error) {
+	if f.turn != nil && !f.hasFailed(f.turn.ID(), dst) {
 		return f.turn.Source, nil
 	}
-	t, err := f.pool.Next(dst.Addr(), func(src netip.Addr) bool { return f.hasFailed(src, dst) })
+	t, err := p.Next(r, dst.Addr(), func(src ID) bool { return f.hasFailed(src, dst) })
 	if err != nil {
 		return Source{}, err
 	}
@@ -169,7 +169,7 @@ func (f *family) source(dst netip.AddrPort) (Source, error) {
 	return t.Source, nil
 }
 
-func (f *family) hasFailed(src netip.Addr, dst netip.AddrPort) bool {
+func (f *family) hasFailed(src ID, dst netip.AddrPort) bool {
 	return f.failed[route{src, dst}] || f.failed[route{src: src}]
 }
 
@@ -198,14 +198,14 @@ func (f *family) blame(r route, why fault) bool {
 }
 
 // take returns the turn of src, which is then no longer f's.
-func (f *family) take(src netip.Addr) *Turn {
+func (f *family) take(src ID) *Turn {
 	turn := f.turn
-	if turn != nil && turn.Addr == src {
+	if turn != nil && turn.ID() == src {
 		f.turn = nil
 		return turn
 	}
 	// The winner left by a source that a concurrent attempt gave up meanwhile.
-	i := slices.IndexFunc(f.spent, func(t *Turn) bool { return t.Addr == src })
+	i := slices.IndexFunc(f.spent, func(t *Turn) bool { return t.ID() == src })
 	turn = f.spent[i]
 	f.spent = slices.Delete(f.spent, i, i+1)
 	return turn
@@ -232,10 +232,10 @@ func (f *family) end() {
 }
 
 func (r *race) won(res result) *Upstream {
-	turn := r.family(res.dst).take(res.src.Addr)
+	turn := r.family(res.dst).take(res.src.ID())
 	r.v4.giveBack()
 	r.v6.giveBack()
-	return &Upstream{TCPConn: res.conn, Source: res.src.Addr, Addr: res.dst, Attempts: r.attempts, turn: turn}
+	return &Upstream{TCPConn: res.conn, Source: res.src, Addr: res.dst, Attempts: r.attempts, turn: turn}
 }
 
 // note keeps the failure that says most: that a destination refused says more
@@ -256,7 +256,7 @@ func (r *race) note(res result, why fault) {
 	}
 	if rank > r.rank {
 		r.rank = rank
-		r.worst = &Error{Source: res.src.Addr, Addr: res.dst, Err: sum(res.err, why)}
+		r.worst = &Error{Source: res.src, Addr: res.dst, Err: sum(res.err, why)}
 	}
 }
 

@@ -15,14 +15,14 @@ var (
 
 // sources takes the sources for attempts to reach dst until there is none, each
 // attempt failing as why says, and writes down the last byte of each.
-func sources(f *family, dst netip.AddrPort, why fault) (got string) {
+func sources(p *Pool, f *family, dst netip.AddrPort, why fault) (got string) {
 	for {
-		src, err := f.source(dst)
+		src, err := f.source(p, &Request{}, dst)
 		if err != nil {
 			return got
 		}
 		got += string('0' + src.Addr.As4()[3])
-		if !f.blame(route{src.Addr, dst}, why) {
+		if !f.blame(route{src.ID(), dst}, why) {
 			return got
 		}
 	}
@@ -49,11 +49,11 @@ func TestFamilySource(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := pool(RoundRobin, "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4")
-			f := family{pool: p}
-			if got := sources(&f, web1, tt.why); got != tt.first {
+			f := family{}
+			if got := sources(p, &f, web1, tt.why); got != tt.first {
 				t.Errorf("first address: got %s, want %s", got, tt.first)
 			}
-			if got := sources(&f, web2, tt.why); got != tt.then {
+			if got := sources(p, &f, web2, tt.why); got != tt.then {
 				t.Errorf("second address: got %s, want %s", got, tt.then)
 			}
 			f.end()
@@ -75,13 +75,13 @@ func TestFamilyTake(t *testing.T) {
 	} {
 		t.Run(tt.winner, func(t *testing.T) {
 			p := pool(RoundRobin, "10.0.0.1", "10.0.0.2", "10.0.0.3")
-			f := family{pool: p}
-			first, _ := f.source(web1)
-			f.source(web2)
-			f.blame(route{first.Addr, web2}, faultExhausted)
-			f.source(web2)
+			f := family{}
+			first, _ := f.source(p, &Request{}, web1)
+			f.source(p, &Request{}, web2)
+			f.blame(route{first.ID(), web2}, faultExhausted)
+			f.source(p, &Request{}, web2)
 
-			turn := f.take(netip.MustParseAddr(tt.winner))
+			turn := f.take(ID{netip.MustParsePrefix(tt.winner + "/32")})
 			f.giveBack()
 			if got := open(p); turn.Addr.String() != tt.winner || got != 1 {
 				t.Errorf("won by %s with %d open, want %s with 1", turn.Addr, got, tt.winner)
@@ -90,7 +90,7 @@ func TestFamilyTake(t *testing.T) {
 			if got := open(p); got != 0 {
 				t.Errorf("at the end: got %d open, want 0", got)
 			}
-			if next, _ := p.Next(web1.Addr(), nil); next.Addr.String() != tt.next {
+			if next, _ := p.Next(&Request{}, web1.Addr(), nil); next.Addr.String() != tt.next {
 				t.Errorf("next: got %s, want %s", next.Addr, tt.next)
 			}
 		})
@@ -120,7 +120,7 @@ func TestDialEndsItsTurns(t *testing.T) {
 				// Some have so little time that they end anywhere.
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+i*n)*20*time.Millisecond)
 				defer cancel()
-				up, err := (&Dialer{Pool: p}).Dial(ctx, addrs)
+				up, err := (&Dialer{Pool: p}).Dial(ctx, Request{Addrs: addrs})
 				if err != nil {
 					return
 				}

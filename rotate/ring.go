@@ -54,17 +54,17 @@ func (t *Turn) end(unused bool) {
 	t.member = nil
 }
 
-func (r *ring) next(skip func(netip.Addr) bool) (*Turn, error) {
+func (r *ring) next(may func(*Source) bool) (*Turn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var m *member
 	switch r.strategy {
 	case Random:
-		m = r.random(skip)
+		m = r.random(may)
 	case LeastUsed:
-		m = r.leastUsed(skip)
+		m = r.leastUsed(may)
 	default:
-		m = r.inTurn(skip)
+		m = r.inTurn(may)
 	}
 	if m == nil {
 		return nil, ErrNoSource
@@ -73,9 +73,9 @@ func (r *ring) next(skip func(netip.Addr) bool) (*Turn, error) {
 	return &Turn{Source: m.Source, ring: r, member: m}, nil
 }
 
-func (r *ring) inTurn(skip func(netip.Addr) bool) *member {
+func (r *ring) inTurn(may func(*Source) bool) *member {
 	for i, m := range r.returned {
-		if usable(m, skip) {
+		if usable(m, may) {
 			r.returned = slices.Delete(r.returned, i, i+1)
 			return m
 		}
@@ -83,20 +83,20 @@ func (r *ring) inTurn(skip func(netip.Addr) bool) *member {
 	for range r.order {
 		m := r.order[r.turn]
 		r.turn = (r.turn + 1) % len(r.order)
-		if usable(m, skip) {
+		if usable(m, may) {
 			return m
 		}
 	}
 	return nil
 }
 
-func (r *ring) random(skip func(netip.Addr) bool) *member {
+func (r *ring) random(may func(*Source) bool) *member {
 	if len(r.order) == 0 {
 		return nil
 	}
 	start := rand.IntN(len(r.order))
 	for i := range r.order {
-		if m := r.order[(start+i)%len(r.order)]; usable(m, skip) {
+		if m := r.order[(start+i)%len(r.order)]; usable(m, may) {
 			return m
 		}
 	}
@@ -105,11 +105,11 @@ func (r *ring) random(skip func(netip.Addr) bool) *member {
 
 // leastUsed looks at every source, beginning with the one whose turn it is, so
 // that equals are used in turn.
-func (r *ring) leastUsed(skip func(netip.Addr) bool) *member {
+func (r *ring) leastUsed(may func(*Source) bool) *member {
 	var best *member
 	for i := range r.order {
 		m := r.order[(r.turn+i)%len(r.order)]
-		if usable(m, skip) && (best == nil || m.open*best.Weight < best.open*m.Weight) {
+		if usable(m, may) && (best == nil || m.open*best.Weight < best.open*m.Weight) {
 			best = m
 		}
 	}
@@ -119,8 +119,8 @@ func (r *ring) leastUsed(skip func(netip.Addr) bool) *member {
 	return best
 }
 
-func usable(m *member, skip func(netip.Addr) bool) bool {
-	return m.live && (skip == nil || !skip(m.Addr))
+func usable(m *member, may func(*Source) bool) bool {
+	return m.live && may(&m.Source)
 }
 
 // giveBack undoes the last turn when it was m's; otherwise others have taken

@@ -56,7 +56,7 @@ func (s *session) connect(ctx context.Context) error {
 	}
 	l.Status = 200
 	s.tunnel(up, fmt.Appendf(nil, "HTTP/1.1 200 Connection established\r\n"+
-		"Proxy-Status: swivel; next-hop=\"%s\"\r\nSwivel-Source: %s\r\n\r\n", l.Address, up.Source))
+		"Proxy-Status: swivel; next-hop=\"%s\"\r\nSwivel-Source: %s\r\n\r\n", l.Address, l.Source))
 	return nil
 }
 

@@ -128,15 +128,15 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 		return nil, err
 	}
 	start = time.Now()
-	up, err := s.Dialer.Dial(ctx, addrs)
+	up, err := s.Dialer.Dial(ctx, rotate.Request{Addrs: addrs, Target: t.Host(), Client: s.c.Addr.Addr(), User: l.User})
 	l.Connect = time.Since(start)
 	if derr, ok := errors.AsType[*rotate.Error](err); ok {
-		l.Address, l.Source, l.Attempts = derr.Addr, derr.Source, derr.Attempts
+		l.Address, l.Source, l.Attempts = derr.Addr, derr.Source.String(), derr.Attempts
 	}
 	if err != nil {
 		return nil, err
 	}
-	l.Address, l.Source, l.Attempts = up.Addr, up.Source, up.Attempts
+	l.Address, l.Source, l.Attempts = up.Addr, up.Source.String(), up.Attempts
 	return up, nil
 }
 

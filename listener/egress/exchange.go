@@ -210,7 +210,7 @@ func lists(values []string, token string) bool {
 func modify(r *http.Response) error {
 	x := exchangeOf(r.Request)
 	x.meter.settle()
-	r.Header.Set("Swivel-Source", x.up.Source.String())
+	r.Header.Set("Swivel-Source", x.line.Source)
 	r.Header.Add("Proxy-Status", `swivel; next-hop="`+x.line.Address.String()+`"`)
 	if r.StatusCode == http.StatusSwitchingProtocols {
 		return x.upgrade(r)
