@@ -97,6 +97,9 @@ func (r *report) pool(p config.Pool, h *iface.Host) {
 }
 
 func (r *report) listener(l config.Listener) {
+	if l.Mode == "unwrap" {
+		r.miss("another mode", "listener %s: mode unwrap is not there yet", l.Name)
+	}
 	for _, address := range l.Listen {
 		r.socket(l.Name, address)
 	}

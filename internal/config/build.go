@@ -143,8 +143,12 @@ func (b *builder) pool() Pool {
 func (b *builder) listener(pool string) Listener {
 	l := defaultListener()
 	l.Name, l.Pool, l.Mark = "egress", pool, b.Mark
-	many(b, "listen", &l.Listen, cmp.Or(b.Listen, "127.0.0.1:8080"), parseListen)
 	one(b, "mode", &l.Mode, b.Mode, parseMode)
+	if l.Mode == modeUnwrap {
+		b.unwrap(&l)
+	}
+	b.foreign(l.Mode)
+	b.listen(&l, cmp.Or(b.Listen, "127.0.0.1:8080"))
 	one(b, "users", &l.Users, b.Users, parseText)
 	many(b, "clients", &l.Clients, b.Clients, parseClients)
 	many(b, "allow", &l.Destinations.Allow, b.Allow, target.ParseRule)
@@ -159,6 +163,25 @@ func (b *builder) listener(pool string) Listener {
 	if b.Cert != "" {
 		l.TLS = &TLS{Certificate: b.Cert, Key: b.Key}
 	}
+	closed := b.given["users"] != "" || b.given["clients"] != "" || cmp.Or(b.Mode, modeConnect) != modeConnect
+	if at := exposed(l.Listen); at != "" && !closed {
+		b.errorf("%s: an open proxy: whoever reaches %s could use it (add -users or -clients, or listen on 127.0.0.1)", b.given["listen"], at)
+	}
+	return l
+}
+
+func (b *builder) listen(l *Listener, list string) {
+	var entries []sockets
+	many(b, "listen", &entries, list, parseListen)
+	n := 0
+	for _, s := range entries {
+		if s.network == "" { // that has been said
+			continue
+		}
+		if err := l.listen(s, &n); err != nil {
+			b.errorf("%s: %w", b.given["listen"], err)
+		}
+	}
 	seen := make(map[string]bool)
 	for _, s := range l.Listen {
 		if seen[s] && !strings.HasSuffix(s, ":0") {
@@ -166,11 +189,26 @@ func (b *builder) listener(pool string) Listener {
 		}
 		seen[s] = true
 	}
-	closed := b.given["users"] != "" || b.given["clients"] != "" || cmp.Or(b.Mode, modeConnect) != modeConnect
-	if at := exposed(l.Listen); at != "" && !closed {
-		b.errorf("%s: an open proxy: whoever reaches %s could use it (add -users or -clients, or listen on 127.0.0.1)", b.given["listen"], at)
+}
+
+// ofModes is which modes have a flag that not every mode has.
+var ofModes = map[string][]string{
+	"pool":     {modeConnect, modeSNI},
+	"strategy": {modeConnect, modeSNI},
+	"users":    {modeConnect},
+	"cert":     {modeConnect},
+	"key":      {modeConnect},
+	"from":     {modeUnwrap},
+	"to":       {modeUnwrap},
+}
+
+// foreign notes the flags of other modes.
+func (b *builder) foreign(mode string) {
+	for _, s := range b.settings() {
+		if modes := ofModes[s.name]; b.given[s.name] != "" && modes != nil && !slices.Contains(modes, mode) {
+			b.errorf("%s: means nothing in mode %s", b.given[s.name], mode)
+		}
 	}
-	return l
 }
 
 // one reads the value of a setting, unless it is empty.

@@ -31,6 +31,12 @@ func later(name string, off ...string) field {
 	}}
 }
 
+// refuse notes what is wrong with a key that is not to be there.
+func (n node) refuse(format string, args ...any) {
+	n.yaml = n.key
+	n.errorf(format, args...)
+}
+
 // fields reads a mapping with these keys and no others.
 func (n node) fields(known ...field) {
 	seen := n.pairs(func(name string, v node) {
@@ -40,8 +46,7 @@ func (n node) fields(known ...field) {
 				return
 			}
 		}
-		v.yaml = v.key
-		v.errorf("unknown key (%s)", hint(name, known))
+		v.refuse("unknown key (%s)", hint(name, known))
 	})
 	for _, f := range known {
 		if f.required && seen != nil && !seen[f.key] {
@@ -62,8 +67,7 @@ func (n node) pairs(do func(name string, v node)) (seen map[string]bool) {
 		name := kv[0].Value
 		v := node{file: n.file, yaml: kv[1], key: kv[0], path: n.join(name)}
 		if seen[name] {
-			v.yaml = v.key
-			v.errorf("the same key again")
+			v.refuse("the same key again")
 			continue
 		}
 		seen[name] = true

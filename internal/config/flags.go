@@ -22,13 +22,15 @@ type Flags struct {
 	Deny      string // rules
 	Ports     string // ports and ranges; "" means 443,80
 	Cert, Key string // paths, PEM; "" means no TLS
+	From      string // mode unwrap: prefixes; never ""
+	To        string // mode unwrap: targets, or destination; never ""
 	LogLevel  string // "" means info
 	LogFormat string // "" means json
 	Mark      int    // SO_MARK of outgoing sockets; zero means none
 }
 
 // flags of capabilities that are not there yet.
-var laterFlags = []string{"transparent", "from", "to", "format", "exclude"}
+var laterFlags = []string{"transparent", "format", "exclude"}
 
 // setting is one flag and its variable.
 type setting struct {
@@ -41,7 +43,7 @@ func (f *Flags) settings() []setting {
 	return []setting{
 		{"config", (*textFlag)(&f.Config), "read everything from this `file`"},
 		{"listen", (*textFlag)(&f.Listen), "`addresses` to listen on (default 127.0.0.1:8080)"},
-		{"mode", (*textFlag)(&f.Mode), "`connect`, which is CONNECT, plain HTTP and SOCKS5 on one port"},
+		{"mode", (*textFlag)(&f.Mode), "`connect`, which is CONNECT, plain HTTP and SOCKS5 on one port (default), or unwrap"},
 		{"pool", (*textFlag)(&f.Pool), "interfaces, MACs and addresses to leave by: `sources` (default those of the default route)"},
 		{"strategy", (*textFlag)(&f.Strategy), "`order` of the pool: round-robin (default), random or least-used"},
 		{"users", (*textFlag)(&f.Users), "htpasswd `file`"},
@@ -51,6 +53,8 @@ func (f *Flags) settings() []setting {
 		{"ports", (*textFlag)(&f.Ports), "destination `ports` (default 443,80)"},
 		{"cert", (*textFlag)(&f.Cert), "certificate `file`: clients speak TLS to the proxy"},
 		{"key", (*textFlag)(&f.Key), "key `file` of -cert"},
+		{"from", (*textFlag)(&f.From), "mode unwrap: `prefixes` of those who may send a PROXY header"},
+		{"to", (*textFlag)(&f.To), "mode unwrap: `addresses` to connect to, one of a family; 127.0.0.1:* is the port that the client came to; or destination, which is the header's"},
 		{"mark", (*numberFlag)(&f.Mark), "SO_MARK of outgoing sockets, a `number`"},
 		{"log-level", (*textFlag)(&f.LogLevel), "`level` of the log: debug, info (default), warn or error"},
 		{"log-format", (*textFlag)(&f.LogFormat), "`format` of the log: json (default) or console"},

@@ -16,7 +16,7 @@ import (
 // and a list is as what stands in it.
 var keys = map[string]any{
 	"log":      map[string]any{"level": nil, "format": nil},
-	"limits":   map[string]any{"connections": nil, "per_client": nil, "head": nil, "dial": nil, "idle": nil, "half_closed": nil, "lifetime": nil, "user_timeout": nil, "first_byte": nil, "drain": nil},
+	"limits":   map[string]any{"connections": nil, "per_client": nil, "head": nil, "dial": nil, "idle": nil, "half_closed": nil, "lifetime": nil, "user_timeout": nil, "first_byte": nil, "udp_idle": nil, "drain": nil},
 	"resolver": map[string]any{"servers": nil, "timeout": nil, "prefer": nil, "cache": nil},
 	"geo":      map[string]any{"database": nil},
 	"pools": map[string]any{"*": map[string]any{
@@ -25,6 +25,7 @@ var keys = map[string]any{
 	}},
 	"listeners": map[string]any{
 		"name": nil, "listen": nil, "mode": nil, "pool": nil, "users": nil, "clients": nil, "mark": nil, "transparent": nil, "verify_name": nil,
+		"from": nil, "to": nil, "source": nil, "udp_header": nil, "allow_sources": nil,
 		"tls":          map[string]any{"certificate": nil, "key": nil},
 		"destinations": map[string]any{"allow": nil, "deny": nil, "ports": nil},
 	},
@@ -108,17 +109,36 @@ func checkValid(t *testing.T, c *Config) {
 		t.Error("no listeners")
 	}
 	for _, l := range c.Listeners {
-		if !slices.Contains(names, l.Pool) || l.Mode != "connect" || l.Name == "" || len(l.Listen) == 0 || len(l.Destinations.Ports) == 0 {
+		if l.Name == "" || len(l.Listen) == 0 || len(l.Destinations.Ports) == 0 {
+			t.Errorf("listener %+v", l)
+		}
+		if l.Mode == "unwrap" {
+			checkUnwrap(t, l)
+		} else if !slices.Contains(names, l.Pool) || l.Mode != "connect" || l.Unwrap != nil {
 			t.Errorf("listener %+v", l)
 		}
 		for _, s := range l.Listen {
-			if again, err := parseListen(s); err != nil || again != s {
+			if again, err := parseListen(s); err != nil || again.String() != s {
 				t.Errorf("listens on %q, which is %q, %v", s, again, err)
 			}
 			ap, err := netip.ParseAddrPort(s)
-			if local := err == nil && ap.Addr().IsLoopback(); !local && l.Users == "" && len(l.Clients) == 0 {
+			if local := err == nil && ap.Addr().IsLoopback(); !local && l.Users == "" && len(l.Clients) == 0 && l.Mode == "connect" {
 				t.Errorf("open proxy on %s", s)
 			}
+		}
+	}
+}
+
+func checkUnwrap(t *testing.T, l Listener) {
+	u := l.Unwrap
+	if u == nil || l.Pool != "" || len(u.From) == 0 || len(u.To) > 2 ||
+		len(u.To) == 2 && u.To[0].Addr().Is4() == u.To[1].Addr().Is4() ||
+		!slices.Contains([]string{"keep-port", "any-port", "own"}, u.Source) || !slices.Contains([]string{"every", "first"}, u.UDPHeader) {
+		t.Errorf("listener %+v, %+v", l, u)
+	}
+	for _, to := range u.To {
+		if !to.Addr().IsValid() || to.Addr().Is4In6() || to.Addr().IsUnspecified() || to.Addr().Zone() != "" {
+			t.Errorf("to %v", to)
 		}
 	}
 }

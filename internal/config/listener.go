@@ -23,10 +23,13 @@ func (l *Listener) read(n node) {
 		l.Mode = "" // until it is found to be valid
 		value(&l.Mode, parseMode)(n.child("mode"))
 	}
+	if l.Mode == modeUnwrap {
+		l.unwrap()
+	}
 	n.fields(l.keys(l.Mode)...)
 	l.Users = n.file.beside(l.Users)
-	if l.Name == "" && len(l.Listen) > 0 {
-		l.Name = l.Listen[0]
+	if l.Mode == modeUnwrap {
+		l.checkUnwrap(n)
 	}
 	if at := exposed(l.Listen); at != "" && !n.has("users") && !n.has("clients") && l.Mode == modeConnect {
 		n.errorf("an open proxy: whoever reaches %s could use it (add users or clients, or listen on 127.0.0.1)", at)
@@ -38,7 +41,7 @@ func (l *Listener) read(n node) {
 func (l *Listener) keys(mode string) []field {
 	all := []field{
 		key("name", text(&l.Name)),
-		required("listen", "such as 127.0.0.1:8080", oneOrMore(&l.Listen, parseListen)),
+		required("listen", "such as 127.0.0.1:8080", l.readListen),
 		key("mode", func(node) {}), // read before all others
 		key("pool", text(&l.Pool)),
 		key("clients", some(list(&l.Clients, parseClients))),
@@ -51,10 +54,14 @@ func (l *Listener) keys(mode string) []field {
 	}{
 		{modeConnect, l.connectKeys()},
 		{modeSNI, sniKeys()},
-		{modeUnwrap, unwrapKeys()},
+		{modeUnwrap, l.unwrapKeys()},
 	} {
 		for _, k := range m.keys {
-			if m.mode != mode && mode != "" && !k.later {
+			switch {
+			case m.mode == mode || k.later:
+			case mode == "":
+				k.required = false
+			default:
 				k = foreign(k.key, m.mode, mode)
 			}
 			all = append(all, k)
@@ -66,8 +73,7 @@ func (l *Listener) keys(mode string) []field {
 // foreign is a key of another mode than the listener's.
 func foreign(name, its, mode string) field {
 	return field{key: name, foreign: true, read: func(n node) {
-		n.yaml = n.key
-		n.errorf("a key of mode %s (this listener's mode is %s)", its, mode)
+		n.refuse("a key of mode %s (this listener's mode is %s)", its, mode)
 	}}
 }
 
@@ -97,6 +103,8 @@ func (c *Config) findPools(n node) {
 	for i := range c.Listeners {
 		l, at := &c.Listeners[i], items[i]
 		switch {
+		case l.Mode == modeUnwrap:
+			l.Pool = ""
 		case l.Pool != "" && !slices.Contains(names, l.Pool):
 			at.child("pool").errorf("%q: no such pool (%s)", shorten(l.Pool), poolHint(l.Pool, names))
 		case at.has("pool"):
@@ -121,6 +129,9 @@ func poolHint(name string, names []string) string {
 // findTwins notes names and addresses that two listeners want. n is the list of
 // listeners.
 func (c *Config) findTwins(n node) {
+	if n.file.sockets > maxSockets {
+		return // which has been said
+	}
 	names, addrs := make(map[string]node), make(map[string]node)
 	items := n.items()
 	for i := range c.Listeners {
@@ -128,18 +139,31 @@ func (c *Config) findTwins(n node) {
 		if at.has("name") {
 			findTwin(names, l.Name, at.child("name"))
 		}
-		for j, item := range at.child("listen").items() {
-			if j < len(l.Listen) && !strings.HasSuffix(l.Listen[j], ":0") {
-				findTwin(addrs, l.Listen[j], item)
+		for _, item := range at.child("listen").items() {
+			if s, err := parseListen(item.yaml.Value); err == nil {
+				findTwinPort(addrs, s, item)
 			}
 		}
 	}
 }
 
-func findTwin(seen map[string]node, s string, n node) {
+// findTwin reports whether s is in seen, and notes so.
+func findTwin(seen map[string]node, s string, n node) bool {
 	if first, ok := seen[s]; ok && s != "" {
 		n.errorf("%q: %s is that already", shorten(s), first.path)
-		return
+		return true
 	}
 	seen[s] = n
+	return false
+}
+
+func findTwinPort(seen map[string]node, s sockets, n node) {
+	if s.from == 0 {
+		return // the kernel chooses another each time
+	}
+	for one := range s.each() {
+		if findTwin(seen, one.String(), n) {
+			return
+		}
+	}
 }

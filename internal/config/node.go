@@ -14,8 +14,9 @@ import (
 
 // file is a file being read, and what was found wrong with it so far.
 type file struct {
-	name  string
-	found []finding
+	name    string
+	found   []finding
+	sockets int // that its listeners want
 }
 
 type finding struct {

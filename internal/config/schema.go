@@ -27,6 +27,7 @@ func defaults() *Config {
 			Idle:        time.Hour,
 			HalfClosed:  5 * time.Minute,
 			UserTimeout: 30 * time.Second,
+			UDPIdle:     time.Minute,
 			Drain:       30 * time.Second,
 		},
 		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
@@ -72,7 +73,7 @@ func (l *Limits) read(n node) {
 		key("lifetime", duration(&l.Lifetime, 0)),
 		key("user_timeout", value(&l.UserTimeout, parseDuration(time.Millisecond, 24*time.Hour))), // 32 bits of milliseconds
 		later("first_byte", "0s", "0"),
-		later("udp_idle"),
+		key("udp_idle", duration(&l.UDPIdle, time.Second)),
 		key("drain", duration(&l.Drain, 0)),
 	)
 }
