@@ -1,0 +1,96 @@
+// Package proxyproto turns PROXY protocol headers, which a load balancer puts in
+// front of a connection or datagram to tell whose it is, into addresses and back:
+// versions 1 and 2 (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt)
+// and Cloudflare's Simple Proxy Protocol for UDP.
+//
+// It is as strict as the specification allows: a header is either valid as a whole
+// or refused. It does not judge the addresses that a header names, nor who may
+// send one.
+package proxyproto
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+)
+
+// Header is what a header says.
+type Header struct {
+	// Local is true when the header names nobody: commands and families LOCAL,
+	// UNKNOWN and UNSPEC. The peer that sent it is the client then.
+	Local bool
+
+	UDP  bool           // a header about datagrams
+	Src  netip.AddrPort // the client; invalid if Local
+	Dst  netip.AddrPort // where the client connected to; invalid if Local
+	TLVs TLVs           // of version 2
+}
+
+// ErrIncomplete is returned while more bytes could make a valid header.
+var ErrIncomplete = errors.New("proxyproto: incomplete header")
+
+// Parse parses the header of version 1 or 2 that b begins with, and returns how
+// many bytes it takes. What follows, also when it looks like another header, is
+// payload. The TLVs of h point into b.
+func Parse(b []byte) (h Header, n int, err error) {
+	switch {
+	case len(b) == 0:
+		return Header{}, 0, ErrIncomplete
+	case b[0] == signatureV1[0]:
+		return parseV1(b)
+	case b[0] == signatureV2[0]:
+		return ParseV2(b)
+	}
+	return Header{}, 0, errNoHeader
+}
+
+var errNoHeader = errors.New("proxyproto: no header")
+
+// startsWith tells whether b starts with signature: ErrIncomplete if it ends within.
+func startsWith(b []byte, signature string) error {
+	n := min(len(b), len(signature))
+	switch {
+	case string(b[:n]) != signature[:n]:
+		return errNoHeader
+	case n < len(signature):
+		return ErrIncomplete
+	}
+	return nil
+}
+
+// firstRead is the size of the first read: all of a header without TLVs, and of
+// most that have some.
+const firstRead = 256
+
+// Read reads from r until Parse has a header, and returns it with what was read
+// beyond it. Both share a buffer that grows with what has arrived, not with the
+// length that the header claims.
+//
+// The error of a stream that ends within a header is io.ErrUnexpectedEOF, of one
+// that ends before it io.EOF. The caller sets a deadline.
+func Read(r io.Reader) (h Header, rest []byte, err error) {
+	buf := make([]byte, 0, firstRead)
+	for {
+		n, rerr := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		h, n, err := Parse(buf)
+		switch {
+		case err == nil:
+			return h, buf[n:], nil
+		case err != ErrIncomplete:
+			return Header{}, nil, err
+		case rerr == io.EOF && len(buf) > 0:
+			return Header{}, nil, fmt.Errorf("proxyproto: %w", io.ErrUnexpectedEOF)
+		case rerr != nil:
+			return Header{}, nil, rerr
+		case len(buf) == cap(buf):
+			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
+		}
+	}
+}
+
+// plain is ap as a header has it: an IPv4 address as such, and no zone.
+func plain(ap netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
