@@ -63,6 +63,9 @@ func check(load loader, stdout *os.File) error {
 	for _, l := range cfg.Listeners {
 		r.listener(l)
 	}
+	if cfg.Admin.Listen != "" {
+		r.socket("admin", cfg.Admin.Listen)
+	}
 	r.descriptors(cfg.Limits.Connections)
 	r.names(cfg.Resolver)
 	if r.missing {
@@ -101,7 +104,7 @@ func (r *report) listener(l config.Listener) {
 		r.miss("another mode", "listener %s: mode unwrap is not there yet", l.Name)
 	}
 	for _, address := range l.Listen {
-		r.socket(l.Name, address)
+		r.socket("listener "+l.Name, address)
 	}
 	if l.Users != "" {
 		if _, err := auth.Load(l.Users); err != nil {
@@ -134,11 +137,11 @@ func mendTLS(files *config.TLS) string {
 func (r *report) socket(name, address string) {
 	ln, err := listener.Listen(context.Background(), address)
 	if err != nil {
-		r.miss(mendListen(address, err), "listener %s: %v", name, explainListen(address, err))
+		r.miss(mendListen(address, err), "%s: %v", name, explainListen(address, err))
 		return
 	}
 	r.sockets = append(r.sockets, ln)
-	r.ok("listener %s: %s is free", name, address)
+	r.ok("%s: %s is free", name, address)
 }
 
 func mendListen(address string, err error) string {

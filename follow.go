@@ -84,6 +84,7 @@ func (p *proxy) setPools() {
 		entries := find(pc, h)
 		sources := allSources(entries)
 		p.pools[pc.Name].Set(rotate.Strategy(pc.Strategy), sources)
+		p.entries[pc.Name] = entries
 		p.say(pc.Name, entries)
 		again = again || slices.ContainsFunc(entries, routed)
 		for _, s := range sources {

@@ -37,9 +37,12 @@ type proxy struct {
 	host  atomic.Pointer[iface.Host]
 	ports atomic.Pointer[map[uint16]bool] // that we listen on
 
-	clients context.Context    // done when every client is to end
+	clients  context.Context // done when every client is to end
+	draining atomic.Bool
+
 	serving sync.WaitGroup     // listening sockets, each until its last client has gone
 	sockets map[string]*socket // by generation.listen's key
+	admin   *adminSocket       // nil: there is none
 	users   map[string]*auth.Users
 
 	refresh  time.Duration // of follow
@@ -50,6 +53,7 @@ type proxy struct {
 	config  *config.Config
 	pools   map[string]*rotate.Pool
 	used    map[netip.Addr]*time.Timer // what clients may be leaving by: all that was in a pool and is not gone
+	entries map[string][]found         // what setPools found last for each pool
 	said    map[string]string          // what was logged last of each pool
 	recheck *time.Timer                // nil unless the host is to be looked at again
 }
@@ -109,6 +113,7 @@ func newProxy(clients context.Context, queue *logqueue.Queue) *proxy {
 		clients: clients,
 		sockets: make(map[string]*socket),
 		used:    make(map[netip.Addr]*time.Timer),
+		entries: make(map[string][]found),
 		said:    make(map[string]string),
 
 		unfollow: func() {},
@@ -171,6 +176,7 @@ func (p *proxy) commit(g *generation) {
 	p.setPools()
 	p.follow(shortestRefresh(g.config.Pools))
 	p.notePorts(g)
+	p.useAdmin(g)
 
 	for key, svc := range g.services {
 		if s := p.sockets[key]; s != nil {
@@ -211,15 +217,23 @@ func (p *proxy) notePorts(g *generation) {
 		}
 		ports[portOf(ln)] = true
 	}
+	switch {
+	case g.admin != nil:
+		ports[portOf(g.admin)] = true
+	case p.admin != nil && p.admin.address == g.config.Admin.Listen:
+		ports[portOf(p.admin.ln)] = true
+	}
 	p.ports.Store(&ports)
 }
 
 // drainGrace is how long clients that were ended have for their last log line.
 const drainGrace = 2 * time.Second
 
-// drain closes the listening sockets at once, lets the clients end for as long as
-// the configuration says, and then ends them. A second signal ends everything.
+// drain closes the listening sockets of clients at once, lets those who are here
+// end for as long as the configuration says, and then ends them. A second signal
+// ends everything. The admin address is there to the end.
 func (p *proxy) drain(end <-chan os.Signal, endClients context.CancelFunc) error {
+	p.draining.Store(true)
 	for _, s := range p.sockets {
 		s.close()
 	}

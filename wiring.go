@@ -29,6 +29,7 @@ type generation struct {
 	pools    map[string]*rotate.Pool
 	services map[string]*listener.Service // by the key of their socket
 	opened   map[string]*net.TCPListener  // sockets that were not there before, by key
+	admin    *net.TCPListener             // nil: that of p stays, or there is none
 	users    map[string]*auth.Users       // by path
 }
 
@@ -60,6 +61,10 @@ func (p *proxy) build(cfg *config.Config) (*generation, error) {
 			g.discard()
 			return nil, err
 		}
+	}
+	if err := g.listenAdmin(p, cfg.Admin); err != nil {
+		g.discard()
+		return nil, err
 	}
 	return g, nil
 }
@@ -157,6 +162,9 @@ func explainListen(address string, err error) error {
 func (g *generation) discard() {
 	for _, ln := range g.opened {
 		ln.Close()
+	}
+	if g.admin != nil {
+		g.admin.Close()
 	}
 }
 

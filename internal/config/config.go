@@ -21,6 +21,7 @@ import (
 type Config struct {
 	File      string // the file it was read from; "" when it came from flags
 	Log       Log
+	Admin     Admin
 	Limits    Limits
 	Resolver  Resolver
 	Pools     []Pool // in the order of the file; never empty

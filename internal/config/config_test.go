@@ -18,6 +18,7 @@ import (
 // written because their value switches them off.
 const sample = `
 log: {level: info, format: json}          # format: json | console
+admin: {listen: 127.0.0.1:9080}
 limits:
   connections: 100000                     # all listeners
   per_client: 1000                        # per address (/64 for IPv6)
@@ -89,6 +90,7 @@ func TestParseSample(t *testing.T) {
 	want := &Config{
 		File:     "/etc/swivel/swivel.yaml",
 		Log:      Log{"info", "json"},
+		Admin:    Admin{Listen: "127.0.0.1:9080"},
 		Limits:   wantLimits(),
 		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
 		Pools: []Pool{{

@@ -45,11 +45,11 @@ var refused = []struct{ name, text, want string }{
 
 	// Keys.
 	{"unknown key", "logs: {}" + l, "f.yaml:1:1: logs: unknown key (did you mean log?)"},
-	{"unknown key like no other", "extra: {}" + l, "f.yaml:1:1: extra: unknown key (there are log, limits, resolver, geo, pools, listeners)"},
+	{"unknown key like no other", "extra: {}" + l, "f.yaml:1:1: extra: unknown key (there are log, admin, limits, resolver, geo, pools, listeners)"},
 	{"unknown key below", "listeners:\n- listen: ':80'\n  users: u\n  destinations:\n    alow: []",
 		"f.yaml:5:5: listeners[0].destinations.alow: unknown key (did you mean allow? there are allow, deny, ports)"},
-	{"a key that does not print", "\"a\\nb\": 1" + l, `f.yaml:1:1: "a\nb": unknown key (there are log, limits, resolver, geo, pools, listeners)`},
-	{"keys that are numbers", "1: 2" + l, "f.yaml:1:1: 1: unknown key (there are log, limits, resolver, geo, pools, listeners)"},
+	{"a key that does not print", "\"a\\nb\": 1" + l, `f.yaml:1:1: "a\nb": unknown key (there are log, admin, limits, resolver, geo, pools, listeners)`},
+	{"keys that are numbers", "1: 2" + l, "f.yaml:1:1: 1: unknown key (there are log, admin, limits, resolver, geo, pools, listeners)"},
 	{"letters of the wrong case", "Log: {}" + l, "f.yaml:1:1: Log: unknown key (did you mean log?)"},
 	{"same key twice", "log: {level: info, level: warn}\nlog: {}" + l, "f.yaml:1:20: log.level: the same key again\nf.yaml:2:1: log: the same key again"},
 	{"same pool twice", "pools: {a: {}, a: {}}" + l, "f.yaml:1:16: pools.a: the same key again"},
@@ -88,7 +88,13 @@ var refused = []struct{ name, text, want string }{
 	{"off, but empty", "geo: {database: }\nlimits:\n  first_byte: |-\n    0s" + l,
 		"f.yaml:1:7: geo.database: not there yet\nf.yaml:3:15: limits.first_byte: not there yet"},
 
-	// Log, limits, resolver.
+	// Log, admin, limits, resolver.
+	{"nowhere to listen", "admin: {}" + l, "f.yaml:1:8: admin.listen: missing (such as 127.0.0.1:9080)"},
+	{"admin for everyone", "admin: {listen: ':9080'}" + l,
+		"f.yaml:1:8: admin: whoever reaches :9080 could see and change what swivel does (add clients, or listen on 127.0.0.1)"},
+	{"admin on several ports", "admin: {listen: '127.0.0.1:9080-9081'}" + l, "f.yaml:1:17: admin.listen: \"127.0.0.1:9080-9081\": want one TCP port"},
+	{"admin for nobody", "admin: {listen: ':9080', clients: []}" + l, "f.yaml:1:35: admin.clients: an empty list (leave the key out, or name some)"},
+	{"admin in the way", "admin: {listen: '127.0.0.1:8080'}" + l, "f.yaml:2:22: listeners[0].listen: \"127.0.0.1:8080\": admin.listen is that already"},
 	{"log", "log: {level: trace, format: text}" + l,
 		"f.yaml:1:14: log.level: \"trace\": use debug, info, warn or error\nf.yaml:1:29: log.format: \"text\": use json or console"},
 	{"no unit", "limits: {dial: 10, idle: '1.5'}" + l,
@@ -182,8 +188,8 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:84: listeners[1].listen: \"127.0.0.1:80\": listeners[0].listen[0] is that already"},
 
 	// What is to come.
-	{"later keys", "admin: {listen: '127.0.0.1:9080'}\ngeo: {database: x.mmdb}\nlimits: {first_byte: 1s}" + l,
-		"f.yaml:1:8: admin: not there yet\nf.yaml:2:17: geo.database: not there yet\nf.yaml:3:22: limits.first_byte: not there yet"},
+	{"later keys", "geo: {database: x.mmdb}\nlimits: {first_byte: 1s}" + l,
+		"f.yaml:1:17: geo.database: not there yet\nf.yaml:2:22: limits.first_byte: not there yet"},
 	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}, {upstream: 'http://user:pass@node2.example:8080'}]\n    strategy: per-target\n    hash_by: user\n    spacing: 1s\n    wait: 1s\n    cooldown: {}" + l,
 		"f.yaml:3:24: pools.main.sources[0].prefix: not there yet\n" +
 			"f.yaml:3:49: pools.main.sources[0].spread: not there yet\n" +

@@ -16,6 +16,7 @@ import (
 // and a list is as what stands in it.
 var keys = map[string]any{
 	"log":      map[string]any{"level": nil, "format": nil},
+	"admin":    map[string]any{"listen": nil, "clients": nil},
 	"limits":   map[string]any{"connections": nil, "per_client": nil, "head": nil, "dial": nil, "idle": nil, "half_closed": nil, "lifetime": nil, "user_timeout": nil, "first_byte": nil, "udp_idle": nil, "drain": nil},
 	"resolver": map[string]any{"servers": nil, "timeout": nil, "prefer": nil, "cache": nil},
 	"geo":      map[string]any{"database": nil},
@@ -104,6 +105,9 @@ func checkValid(t *testing.T, c *Config) {
 	m := c.Limits
 	if m.Connections < 1 || m.PerClient < 1 || m.Head <= 0 || m.Dial <= 0 || m.UserTimeout <= 0 || m.Idle < 0 || m.HalfClosed < 0 || m.Lifetime < 0 || m.Drain < 0 {
 		t.Errorf("limits %+v", m)
+	}
+	if c.Admin.Listen != "" && exposed([]string{c.Admin.Listen}) != "" && len(c.Admin.Clients) == 0 {
+		t.Errorf("admin for everyone: %+v", c.Admin)
 	}
 	if len(c.Listeners) == 0 {
 		t.Error("no listeners")

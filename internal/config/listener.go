@@ -126,14 +126,16 @@ func poolHint(name string, names []string) string {
 	return "there are " + shorten(strings.Join(names, ", "))
 }
 
-// findTwins notes names and addresses that two listeners want. n is the list of
-// listeners.
+// findTwins notes names and addresses that two want. n is the whole file.
 func (c *Config) findTwins(n node) {
 	if n.file.sockets > maxSockets {
 		return // which has been said
 	}
 	names, addrs := make(map[string]node), make(map[string]node)
-	items := n.items()
+	if n.has("admin") && !strings.HasSuffix(c.Admin.Listen, ":0") {
+		findTwin(addrs, c.Admin.Listen, n.child("admin").child("listen"))
+	}
+	items := n.child("listeners").items()
 	for i := range c.Listeners {
 		l, at := &c.Listeners[i], items[i]
 		if at.has("name") {

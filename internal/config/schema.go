@@ -44,7 +44,7 @@ func defaultListener() Listener {
 func (c *Config) read(n node) {
 	n.fields(
 		key("log", c.Log.read),
-		later("admin"),
+		key("admin", c.Admin.read),
 		key("limits", c.Limits.read),
 		key("resolver", c.Resolver.read),
 		key("geo", func(n node) { n.fields(later("database", "")) }),
@@ -52,7 +52,7 @@ func (c *Config) read(n node) {
 		required("listeners", "such as  listeners: [{name: egress, listen: 127.0.0.1:8080, mode: connect}]", c.readListeners),
 	)
 	c.findPools(n.child("listeners"))
-	c.findTwins(n.child("listeners"))
+	c.findTwins(n)
 }
 
 func (l *Log) read(n node) {

@@ -1,0 +1,105 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"swivel/internal/admin"
+	"swivel/internal/config"
+	"swivel/listener"
+	"swivel/rotate"
+)
+
+// adminSocket is the admin address in use.
+type adminSocket struct {
+	address string // as configured
+	ln      *net.TCPListener
+	server  *admin.Server
+	close   context.CancelFunc
+}
+
+// listenAdmin opens the admin address that cfg asks for, unless p has it already.
+func (g *generation) listenAdmin(p *proxy, cfg config.Admin) error {
+	if cfg.Listen == "" || p.admin != nil && p.admin.address == cfg.Listen {
+		return nil
+	}
+	ln, err := listener.Listen(context.Background(), cfg.Listen, acceptOptions(g.config.Limits, cfg.Listen)...)
+	if err != nil {
+		return fmt.Errorf("admin: %w", p.explainListen(cfg.Listen, err))
+	}
+	g.admin = ln
+	return nil
+}
+
+// useAdmin puts the admin address of g into effect.
+func (p *proxy) useAdmin(g *generation) {
+	cfg := g.config.Admin
+	if p.admin != nil && p.admin.address != cfg.Listen {
+		p.admin.close()
+		p.log.Info().Str("listener", "admin").Stringer("address", p.admin.ln.Addr()).Msg("listener closed")
+		p.admin = nil
+	}
+	if g.admin != nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		p.admin = &adminSocket{cfg.Listen, g.admin, &admin.Server{Handler: admin.Handler(p.state())}, cancel}
+		p.admin.server.Admit(cfg.Clients)
+		go p.admin.server.Serve(ctx, g.admin) // until close
+		p.log.Info().Str("listener", "admin").Stringer("address", g.admin.Addr()).Msg("listening")
+	}
+	if p.admin != nil {
+		p.admin.server.Admit(cfg.Clients)
+	}
+}
+
+// state is what the admin address shows of p.
+func (p *proxy) state() admin.State { return admin.State{Ready: p.ready, Pools: p.poolStates} }
+
+var errDraining = errors.New("draining")
+
+// ready says why clients cannot be served.
+func (p *proxy) ready() error {
+	if p.draining.Load() {
+		return errDraining
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var empty []string
+	for _, pc := range p.config.Pools {
+		if p.pools[pc.Name].Empty() {
+			empty = append(empty, pc.Name)
+		}
+	}
+	if len(empty) > 0 {
+		return fmt.Errorf("no source in pool %s", strings.Join(empty, ", "))
+	}
+	return nil
+}
+
+// poolStates lists the pools as they are now.
+func (p *proxy) poolStates() []admin.Pool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pools := make([]admin.Pool, len(p.config.Pools))
+	for i, pc := range p.config.Pools {
+		pools[i] = admin.Pool{Name: pc.Name, Strategy: pc.Strategy, Sources: []admin.Source{}}
+		for _, u := range p.pools[pc.Name].Sources() {
+			pools[i].Sources = append(pools[i].Sources, sourceState(&u))
+		}
+		for _, f := range p.entries[pc.Name] {
+			if f.missing != "" {
+				pools[i].Sources = append(pools[i].Sources, admin.Source{
+					Source: f.name(), State: admin.Missing, Why: f.missing, Weight: f.Weight, Labels: f.Labels})
+			}
+		}
+	}
+	return pools
+}
+
+func sourceState(u *rotate.Use) admin.Source {
+	return admin.Source{Source: u.String(), State: admin.Ready, Weight: u.Weight, Labels: u.Labels, Open: u.Open}
+}
