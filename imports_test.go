@@ -16,7 +16,7 @@ import (
 // says why. What is not listed may import none.
 var imports = map[string][]string{
 	".":               {"iface", "internal/admin", "internal/auth", "internal/config", "internal/logqueue", "internal/resolver", "internal/sockopt", "internal/target", "listener", "listener/egress", "relay", "rotate"},
-	"listener":        {"internal/sockopt", "relay"},
+	"listener":        {"internal/proxyproto", "internal/sockopt", "relay"},
 	"listener/egress": {"internal/auth", "internal/resolver", "internal/target", "listener", "relay", "rotate"},
 	"rotate":          {"internal/sockopt"},
 	"internal/config": {"internal/target"},

@@ -16,7 +16,9 @@ import (
 // then to its tunnel, but for End.
 type Client struct {
 	*net.TCPConn
-	Addr  netip.AddrPort // the peer's
+	Addr  netip.AddrPort // the client's own, which limits, rules and the log speak of: the one in its PROXY header, or Peer
+	Peer  netip.AddrPort // the other end of the connection
+	Claim *Claim         // nil without a PROXY header
 	Start time.Time      // when it was accepted
 
 	// Accepting is done when no more clients are accepted where c came from, or
@@ -29,6 +31,7 @@ type Client struct {
 
 	server   *Server
 	admitted bool // counts for the limits of Gate
+	named    bool // by its address, too
 	relayed  bool // is a tunnel, which will call finish
 	logged   bool // a request of it has been
 
@@ -45,9 +48,11 @@ type leg struct {
 }
 
 func newClient(s *Server, svc *inUse, conn *net.TCPConn) *Client {
+	peer := addrPort(conn.RemoteAddr())
 	c := &Client{
 		TCPConn:   conn,
-		Addr:      addrPort(conn.RemoteAddr()),
+		Addr:      peer,
+		Peer:      peer,
 		Start:     time.Now(),
 		Accepting: svc.using,
 		server:    s,
@@ -137,8 +142,11 @@ func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits, done func(
 func (c *Client) finish() {
 	c.log()
 	c.server.Table.remove(c)
+	if c.named {
+		c.server.Gate.unname(c.Addr.Addr())
+	}
 	if c.admitted {
-		c.server.Gate.leave(c.Addr.Addr())
+		c.server.Gate.leave()
 	}
 	c.Close()
 	c.server.Gate.release()
@@ -158,15 +166,15 @@ func (c *Client) panicked(r any) {
 // the packet filter sent back to it. What such a connection was meant for is known
 // to conntrack: SO_ORIGINAL_DST.
 func (c *Client) OurOwn() bool {
-	if !c.server.Table.hasLocal(c.Addr) {
+	if !c.server.Table.hasLocal(c.Peer) {
 		return false
 	}
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return false
 	}
-	dst, err := sockopt.OriginalDst(rc, c.Addr.Addr().Is4())
-	return err == nil && c.server.Table.has(pair{c.Addr, dst})
+	dst, err := sockopt.OriginalDst(rc, c.Peer.Addr().Is4())
+	return err == nil && c.server.Table.has(pair{c.Peer, dst})
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

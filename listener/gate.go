@@ -92,25 +92,38 @@ func (g *Gate) sayPaused() bool {
 	return g.paused.due(time.Second)
 }
 
-func (g *Gate) enter(a netip.Addr) error {
+// enter counts a client, whoever it is, until leave.
+func (g *Gate) enter() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open >= g.connections {
+		return ErrConnections
+	}
+	g.open++
+	return nil
+}
+
+func (g *Gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open--
+}
+
+// name counts a client by its address, until unname.
+func (g *Gate) name(a netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	k := key(a)
-	switch {
-	case g.open >= g.connections:
-		return ErrConnections
-	case g.clients[k] >= g.perClient:
+	if g.clients[k] >= g.perClient {
 		return ErrPerClient
 	}
-	g.open++
 	g.clients[k]++
 	return nil
 }
 
-func (g *Gate) leave(a netip.Addr) {
+func (g *Gate) unname(a netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.open--
 	k := key(a)
 	if g.clients[k]--; g.clients[k] == 0 {
 		delete(g.clients, k)

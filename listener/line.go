@@ -10,7 +10,7 @@ import (
 // Line is what the access line says of a connection, or of one plain HTTP request.
 type Line struct {
 	Listener string
-	Mode     string // what the client spoke: connect, http or socks5; "" when it did not come to that
+	Mode     string // what the client spoke: connect, http, socks5 or unwrap; "" when it did not come to that
 	User     string
 	Session  string
 	Target   string         // what the client asked for, in canonical form
@@ -62,14 +62,28 @@ func (c *Client) write(l *Line) {
 		Float64("took", ms(time.Since(l.start))).
 		Int("status", l.Status).
 		Str("reason", l.Reason)
+	if c.Claim != nil {
+		e = e.Str("peer", c.Peer.String())
+		e = strIfAny(e, "authority", c.Claim.Authority)
+		e = strIfAny(e, "unique_id", c.Claim.UniqueID)
+	}
 	if l.Err != nil {
 		e = e.Str(zerolog.ErrorFieldName, cut(l.Err.Error()))
 	}
 	e.Msg("closed")
 }
 
-// cut bounds what a peer can put on a line. Escaping is the logger's.
-func cut(s string) string { return s[:min(len(s), 256)] }
+func strIfAny(e *zerolog.Event, field, s string) *zerolog.Event {
+	if s == "" {
+		return e
+	}
+	return e.Str(field, s)
+}
+
+// maxText bounds what a peer can put on a line. Escaping is the logger's.
+const maxText = 256
+
+func cut(s string) string { return s[:min(len(s), maxText)] }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 

@@ -3,13 +3,15 @@
 // line that each leaves.
 //
 // What a client wants is read and done by a Door, of which this package knows
-// nothing: see the packages below it.
+// nothing: see the packages below it. Only a PROXY header is read here, since it
+// says who the client is.
 //
-// The access line has the fields listener, mode (connect, socks5 or http), client,
-// user, session, target (as asked for), address (as dialed), source, attempts,
-// dns_ms, connect_ms, up and down (bytes from and to the client), took (in
-// milliseconds), status, reason and, when there is one, error. They are an
-// interface: others parse them.
+// The access line has the fields listener, mode (connect, socks5, http or unwrap),
+// client, user, session, target (as asked for), address (as dialed), source,
+// attempts, dns_ms, connect_ms, up and down (bytes from and to the client), took (in
+// milliseconds), status, reason and, when there is one, error; of a client that a
+// PROXY header named also peer, who sent it, and what it says of authority and
+// unique_id. They are an interface: others parse them.
 package listener
 
 import (
@@ -45,6 +47,13 @@ type Service struct {
 	Name    string
 	Clients []netip.Prefix // who may connect; empty: everyone
 	Door    Door
+
+	// Proxies are the peers whose connections begin with a PROXY header, which says
+	// who the client is. Of others none is read: what a connection begins with is
+	// not guessed at.
+	Proxies []netip.Prefix
+	Proxied bool          // others than Proxies are closed before a byte is read
+	Head    time.Duration // for reading the header
 }
 
 // Server serves the clients of one listening socket.
@@ -161,6 +170,15 @@ func (s *Server) serveClient(ctx context.Context, conn *net.TCPConn) {
 			c.finish()
 		}
 	}()
+	if svc.Proxied || len(svc.Proxies) > 0 {
+		if err := s.proxied(svc.Service, c); err != nil {
+			c.Line.Err = err
+			if c.Ended() == "" {
+				c.Line.Reason = reasonUnnamed(err)
+			}
+			return
+		}
+	}
 	if err := s.admit(svc.Service, c); err != nil {
 		c.Line.Err = err
 		if s.Gate.refuse() {
@@ -169,16 +187,44 @@ func (s *Server) serveClient(ctx context.Context, conn *net.TCPConn) {
 		}
 		return
 	}
-	c.admitted = true
 	svc.Door.Serve(ctx, c)
 }
 
+// proxied reads the PROXY header of a client that has one. It counts from before
+// that, so that connections which never have one are bounded like others.
+func (s *Server) proxied(svc *Service, c *Client) error {
+	if !contain(svc.Proxies, c.Peer.Addr()) {
+		if svc.Proxied {
+			return errPeer
+		}
+		return nil
+	}
+	if err := s.Gate.enter(); err != nil {
+		return err
+	}
+	c.admitted = true
+	return c.name(svc.Head)
+}
+
 func (s *Server) admit(svc *Service, c *Client) error {
-	a := c.Addr.Addr()
-	if len(svc.Clients) > 0 && !slices.ContainsFunc(svc.Clients, func(p netip.Prefix) bool { return p.Contains(a) }) {
+	if len(svc.Clients) > 0 && !contain(svc.Clients, c.Addr.Addr()) {
 		return ErrClient
 	}
-	return s.Gate.enter(a)
+	if !c.admitted {
+		if err := s.Gate.enter(); err != nil {
+			return err
+		}
+		c.admitted = true
+	}
+	if err := s.Gate.name(c.Addr.Addr()); err != nil {
+		return err
+	}
+	c.named = true
+	return nil
+}
+
+func contain(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // every is a limit on how often something is said. It belongs to one goroutine.

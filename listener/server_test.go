@@ -181,21 +181,21 @@ func TestGateCountsIPv6ByNetwork(t *testing.T) {
 	g := NewGate(1000)
 	g.Limit(100, 1)
 	a, same, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::ffff:1"), netip.MustParseAddr("2001:db8:0:1::1")
-	if err := g.enter(a); err != nil {
+	if err := g.name(a); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.enter(same); !errors.Is(err, ErrPerClient) {
+	if err := g.name(same); !errors.Is(err, ErrPerClient) {
 		t.Errorf("same /64: got %v, want ErrPerClient", err)
 	}
-	if err := g.enter(other); err != nil {
+	if err := g.name(other); err != nil {
 		t.Errorf("other /64: %v", err)
 	}
-	g.leave(a)
-	if err := g.enter(same); err != nil {
+	g.unname(a)
+	if err := g.name(same); err != nil {
 		t.Errorf("after leave: %v", err)
 	}
-	g.leave(same)
-	g.leave(other)
+	g.unname(same)
+	g.unname(other)
 	if len(g.clients) != 0 || g.open != 0 {
 		t.Errorf("left behind: %v, %d open", g.clients, g.open)
 	}

@@ -1,0 +1,148 @@
+package listener
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"swivel/internal/proxyproto"
+)
+
+// Claim is what a PROXY header says of a client, but for its address.
+type Claim struct {
+	Local     bool           // the header names nobody: whoever sent it is the client
+	Dst       netip.AddrPort // where the client connected to, at the load balancer; invalid if Local
+	Authority string         // the host name that it asked for; "" when the header has none. Its bytes may be any.
+	UniqueID  string         // that the load balancer gave the connection; the same
+}
+
+// Why a client is not served who had to be named by a PROXY header, and was not.
+// Nothing is answered to it.
+var (
+	errPeer   = errors.New("a peer that may not send a PROXY header")
+	errHeader = errors.New("PROXY header")
+	errSource = errors.New("PROXY header: no client has this address")
+)
+
+// reasonUnnamed is what the access line has for one of these.
+func reasonUnnamed(err error) string {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, ErrConnections):
+		return "connection_limit_reached"
+	case errors.Is(err, errPeer):
+		return "untrusted-peer"
+	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.As(err, &timeout) && timeout.Timeout():
+		return "no-header"
+	}
+	return "bad-header"
+}
+
+// name reads the PROXY header that c begins with, and gives c the address in it.
+func (c *Client) name(limit time.Duration) error {
+	// One deadline for all of the header: a peer that is silent, or sends a byte now
+	// and then, would otherwise hold a goroutine and a descriptor for ever.
+	c.SetReadDeadline(c.Start.Add(limit))
+	h, err := readHeader(c.TCPConn)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errHeader, err)
+	}
+	c.SetReadDeadline(time.Time{})
+	c.Claim = &Claim{Local: h.Local, Dst: h.Dst, Authority: text(h.TLVs, proxyproto.Authority), UniqueID: text(h.TLVs, proxyproto.UniqueID)}
+	if h.Local {
+		return nil
+	}
+	if !plausible(h.Src.Addr(), c.Peer.Addr()) {
+		return fmt.Errorf("%w: %v", errSource, h.Src)
+	}
+	c.Addr = h.Src
+	return nil
+}
+
+func text(t proxyproto.TLVs, typ byte) string {
+	b := t.Get(typ)
+	return string(b[:min(len(b), maxText)])
+}
+
+// plausible reports whether a peer can have been connected to from a. What is on
+// loopback, only a peer that is there too can tell of: rules for this host alone
+// would otherwise be open to whoever can make a load balancer say so.
+func plausible(a, peer netip.Addr) bool {
+	switch {
+	case a.IsUnspecified(), a.IsMulticast(), a == broadcast:
+		return false
+	case a.IsLoopback():
+		return peer.IsLoopback()
+	}
+	return true
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// firstRead is enough for a header without TLVs, and for most that have some.
+const firstRead = 256
+
+var errDatagrams = errors.New("about datagrams, on a connection")
+
+// readHeader reads a PROXY header and not a byte of what follows: that is for a Door
+// to read, or for the kernel to move. So it looks before it reads. Its buffer grows
+// with what has arrived, not with the length that the header claims.
+func readHeader(c *net.TCPConn) (proxyproto.Header, error) {
+	buf := make([]byte, 0, firstRead)
+	for {
+		n, err := peek(c, buf[len(buf):cap(buf)])
+		if err != nil {
+			return proxyproto.Header{}, err
+		}
+		h, used, perr := proxyproto.Parse(buf[:len(buf)+n])
+		if perr == nil {
+			n = used - len(buf)
+		} else if perr != proxyproto.ErrIncomplete {
+			return proxyproto.Header{}, perr
+		}
+		if _, err := io.ReadFull(c, buf[len(buf):len(buf)+n]); err != nil { // which is there
+			return proxyproto.Header{}, err
+		}
+		switch {
+		case perr == nil && h.UDP:
+			return proxyproto.Header{}, errDatagrams
+		case perr == nil:
+			return h, nil
+		}
+		if buf = buf[:len(buf)+n]; len(buf) == cap(buf) {
+			buf = slices.Grow(buf, len(buf))
+		}
+	}
+}
+
+// peek waits until there is something to read from c, and copies it to b without
+// taking it. Its error is io.EOF at the end.
+func peek(c *net.TCPConn, b []byte) (n int, err error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	rerr := rc.Read(func(fd uintptr) bool {
+		for {
+			n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_PEEK)
+			if err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	switch {
+	case rerr != nil:
+		return 0, rerr
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
