@@ -100,8 +100,8 @@ func (r *report) pool(p config.Pool, h *iface.Host) {
 }
 
 func (r *report) listener(l config.Listener) {
-	if l.Mode == "unwrap" {
-		r.miss("another mode", "listener %s: mode unwrap is not there yet", l.Name)
+	if l.Mode == "sni" || l.Mode == "unwrap" {
+		r.miss("another mode", "listener %s: mode %s is not there yet", l.Name, l.Mode)
 	}
 	for _, address := range l.Listen {
 		r.socket("listener "+l.Name, address)

@@ -173,8 +173,8 @@ func (g *generation) door(p *proxy, lc config.Listener, names *resolver.Resolver
 	switch lc.Mode {
 	case "connect":
 		return g.connect(p, lc, names)
-	case "unwrap":
-		return nil, fmt.Errorf("listener %s: mode unwrap is not there yet", lc.Name)
+	case "sni", "unwrap":
+		return nil, fmt.Errorf("listener %s: mode %s is not there yet", lc.Name, lc.Mode)
 	default:
 		panic("mode " + lc.Mode) // config lets none through that is not here
 	}

@@ -144,11 +144,17 @@ func (b *builder) listener(pool string) Listener {
 	l := defaultListener()
 	l.Name, l.Pool, l.Mark = "egress", pool, b.Mark
 	one(b, "mode", &l.Mode, b.Mode, parseMode)
-	if l.Mode == modeUnwrap {
+	switch l.Mode {
+	case modeSNI:
+		b.sni(&l)
+	case modeUnwrap:
 		b.unwrap(&l)
 	}
 	b.foreign(l.Mode)
 	b.listen(&l, cmp.Or(b.Listen, "127.0.0.1:8080"))
+	if l.Mode == modeSNI {
+		b.capture(&l)
+	}
 	one(b, "users", &l.Users, b.Users, parseText)
 	many(b, "clients", &l.Clients, b.Clients, parseClients)
 	many(b, "allow", &l.Destinations.Allow, b.Allow, target.ParseRule)
@@ -193,13 +199,15 @@ func (b *builder) listen(l *Listener, list string) {
 
 // ofModes is which modes have a flag that not every mode has.
 var ofModes = map[string][]string{
-	"pool":     {modeConnect, modeSNI},
-	"strategy": {modeConnect, modeSNI},
-	"users":    {modeConnect},
-	"cert":     {modeConnect},
-	"key":      {modeConnect},
-	"from":     {modeUnwrap},
-	"to":       {modeUnwrap},
+	"pool":        {modeConnect, modeSNI},
+	"strategy":    {modeConnect, modeSNI},
+	"users":       {modeConnect},
+	"cert":        {modeConnect},
+	"key":         {modeConnect},
+	"from":        {modeUnwrap},
+	"transparent": {modeSNI},
+	"capture":     {modeSNI},
+	"to":          {modeUnwrap},
 }
 
 // foreign notes the flags of other modes.

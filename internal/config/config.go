@@ -45,6 +45,7 @@ type Limits struct {
 	Lifetime    time.Duration // a tunnel; default zero, which means no limit
 	UserTimeout time.Duration // TCP_USER_TIMEOUT of both legs; default 30s, whole milliseconds
 	UDPIdle     time.Duration // a UDP flow in which nothing moves; default 60s
+	FirstByte   time.Duration // mode sni: how long a client may be silent; default zero, which means Head
 	Drain       time.Duration // how long tunnels may go on after SIGTERM; default 30s, zero ends them at once
 }
 
@@ -78,13 +79,14 @@ type Source struct {
 type Listener struct {
 	Name         string         // in logs and metrics; default its first address
 	Listen       []string       // host:port for net.Listen, such as 127.0.0.1:8080, :8080 or [::1]:8080; port 0 is the kernel's choice
-	Mode         string         // connect or unwrap
-	Pool         string         // name of one of Config.Pools; "" in mode unwrap
+	Mode         string         // connect, sni or unwrap
+	Pool         string         // name of one of Config.Pools; "" in mode unwrap, and in mode sni where the kernel chooses the source
 	Users        string         // path of the htpasswd file; "" means no users are asked for
 	Clients      []netip.Prefix // who may connect, by the address that a PROXY header names; none means everyone who can reach it
 	TLS          *TLS           // what clients speak to swivel; nil means plain TCP only
 	Destinations Destinations
 	Mark         int     // SO_MARK of outgoing sockets, 32 bits; zero means none
+	SNI          *SNI    // not nil in mode sni
 	Unwrap       *Unwrap // not nil in mode unwrap
 }
 

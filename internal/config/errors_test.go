@@ -85,8 +85,8 @@ var refused = []struct{ name, text, want string }{
 		"f.yaml:1:23: limits.connections: \".inf\", want a whole number\nf.yaml:1:41: limits.per_client: text, want a whole number"},
 	{"numbers of another base", "limits: {connections: 0o10, per_client: 0b1}" + l,
 		"f.yaml:1:23: limits.connections: \"0o10\": want a whole number, 1 to 2147483647\nf.yaml:1:41: limits.per_client: \"0b1\": want a whole number, 1 to 2147483647"},
-	{"off, but empty", "geo: {database: }\nlimits:\n  first_byte: |-\n    0s" + l,
-		"f.yaml:1:7: geo.database: not there yet\nf.yaml:3:15: limits.first_byte: not there yet"},
+	{"off, but empty", "geo: {database: }\npools:\n  a:\n    spacing: |-\n      0s" + l,
+		"f.yaml:1:7: geo.database: not there yet\nf.yaml:4:14: pools.a.spacing: not there yet"},
 
 	// Log, admin, limits, resolver.
 	{"nowhere to listen", "admin: {}" + l, "f.yaml:1:8: admin.listen: missing (such as 127.0.0.1:9080)"},
@@ -157,7 +157,7 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:10:5: listeners[0].listen[6]: \":65536\": a port is 0 to 65535\n" +
 			"f.yaml:11:5: listeners[0].listen[7]: \":http\": a port is 0 to 65535\n" +
 			"f.yaml:12:5: listeners[0].listen[8]: \"x\": not an address and port (write it as 127.0.0.1:8080, [::1]:8080 or :8080)"},
-	{"a mode", "listeners: [{listen: ':80', mode: conect}]", `f.yaml:1:35: listeners[0].mode: "conect": use connect or unwrap`},
+	{"a mode", "listeners: [{listen: ':80', mode: conect}]", `f.yaml:1:35: listeners[0].mode: "conect": use connect, sni or unwrap`},
 	{"an open proxy", "listeners: [{listen: ['127.0.0.1:80', ':80']}]",
 		"f.yaml:1:13: listeners[0]: an open proxy: whoever reaches :80 could use it (add users or clients, or listen on 127.0.0.1)"},
 	{"clients that are nobody", "listeners: [{listen: ':80', clients: []}]", "f.yaml:1:38: listeners[0].clients: an empty list (leave the key out, or name some)"},
@@ -188,8 +188,7 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:84: listeners[1].listen: \"127.0.0.1:80\": listeners[0].listen[0] is that already"},
 
 	// What is to come.
-	{"later keys", "geo: {database: x.mmdb}\nlimits: {first_byte: 1s}" + l,
-		"f.yaml:1:17: geo.database: not there yet\nf.yaml:2:22: limits.first_byte: not there yet"},
+	{"later keys", "geo: {database: x.mmdb}" + l, "f.yaml:1:17: geo.database: not there yet"},
 	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}, {upstream: 'http://user:pass@node2.example:8080'}]\n    strategy: per-target\n    hash_by: user\n    spacing: 1s\n    wait: 1s\n    cooldown: {}" + l,
 		"f.yaml:3:24: pools.main.sources[0].prefix: not there yet\n" +
 			"f.yaml:3:49: pools.main.sources[0].spread: not there yet\n" +
@@ -199,15 +198,7 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:6:14: pools.main.spacing: not there yet\n" +
 			"f.yaml:7:11: pools.main.wait: not there yet\n" +
 			"f.yaml:8:15: pools.main.cooldown: not there yet"},
-	{"a later mode", "listeners:\n- listen: ':443'\n  mode: sni\n  transparent: redirect\n  routes: []\n  otherwise: {}\n  opaque: []\n  capture: []\n" +
-		"  verify_name: log",
-		"f.yaml:3:9: listeners[0].mode: \"sni\": not there yet\n" +
-			"f.yaml:4:16: listeners[0].transparent: not there yet\n" +
-			"f.yaml:5:11: listeners[0].routes: not there yet\n" +
-			"f.yaml:6:14: listeners[0].otherwise: not there yet\n" +
-			"f.yaml:7:11: listeners[0].opaque: not there yet\n" +
-			"f.yaml:8:12: listeners[0].capture: not there yet\n" +
-			"f.yaml:9:16: listeners[0].verify_name: not there yet"},
+	{"a later key of a listener", "listeners: [{listen: '127.0.0.1:443', verify_name: log}]", "f.yaml:1:52: listeners[0].verify_name: not there yet"},
 }
 
 func TestParseRefuses(t *testing.T) {

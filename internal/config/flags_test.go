@@ -154,10 +154,10 @@ func TestBuildRefuses(t *testing.T) {
 
 		{"an unknown variable", "", "SWIVEL_POOLS=eth0", "SWIVEL_POOLS: unknown variable (did you mean SWIVEL_POOL?)"},
 		{"an unknown variable like no other", "", "SWIVEL_TEMPERATURE=1", "SWIVEL_TEMPERATURE: unknown variable (there are SWIVEL_CONFIG, SWIVEL_LISTEN, SWIVEL_MODE, " +
-			"SWIVEL_POOL, SWIVEL_STRATEGY, SWIVEL_USERS, SWIVEL_CLIENTS, SWIVEL_ALLOW, SWIVEL_DENY, SWIVEL_PORTS, SWIVEL_CERT, SWIVEL_KEY, SWIVEL_FROM, SWIVEL_TO, SWIVEL_MARK, SWIVEL_LOG_LEVEL, SWIVEL_LOG_FORMAT)"},
+			"SWIVEL_POOL, SWIVEL_STRATEGY, SWIVEL_USERS, SWIVEL_CLIENTS, SWIVEL_ALLOW, SWIVEL_DENY, SWIVEL_PORTS, SWIVEL_CERT, SWIVEL_KEY, SWIVEL_TRANSPARENT, SWIVEL_CAPTURE, SWIVEL_FROM, SWIVEL_TO, SWIVEL_MARK, SWIVEL_LOG_LEVEL, SWIVEL_LOG_FORMAT)"},
 		{"not a service link", "", "SWIVEL_PORT=443", "SWIVEL_PORT: unknown variable (did you mean SWIVEL_PORTS?)"},
 		{"a variable in small letters", "", "SWIVEL_pool=eth0", "SWIVEL_pool: unknown variable (there are SWIVEL_CONFIG, SWIVEL_LISTEN, SWIVEL_MODE, " +
-			"SWIVEL_POOL, SWIVEL_STRATEGY, SWIVEL_USERS, SWIVEL_CLIENTS, SWIVEL_ALLOW, SWIVEL_DENY, SWIVEL_PORTS, SWIVEL_CERT, SWIVEL_KEY, SWIVEL_FROM, SWIVEL_TO, SWIVEL_MARK, SWIVEL_LOG_LEVEL, SWIVEL_LOG_FORMAT)"},
+			"SWIVEL_POOL, SWIVEL_STRATEGY, SWIVEL_USERS, SWIVEL_CLIENTS, SWIVEL_ALLOW, SWIVEL_DENY, SWIVEL_PORTS, SWIVEL_CERT, SWIVEL_KEY, SWIVEL_TRANSPARENT, SWIVEL_CAPTURE, SWIVEL_FROM, SWIVEL_TO, SWIVEL_MARK, SWIVEL_LOG_LEVEL, SWIVEL_LOG_FORMAT)"},
 
 		{"a file and flags", "-config f.yaml -listen :80 -log-level info", "SWIVEL_USERS=u",
 			"-listen: does not go with -config (write it into f.yaml)\nSWIVEL_USERS: does not go with -config (write it into f.yaml)"},
@@ -165,9 +165,8 @@ func TestBuildRefuses(t *testing.T) {
 		{"no file", "-config /nowhere/f.yaml", "", "open /nowhere/f.yaml: no such file or directory"},
 		{"no name of a file", "-config=", "", "-config: empty (leave it out, or give it a value)"},
 
-		{"sni", "-mode sni -listen :443 -transparent redirect", "", "-transparent: not there yet\n-mode: \"sni\": not there yet"},
 		{"rules", "-format nft -exclude uid:1", "", "-exclude: not there yet\n-format: not there yet"},
-		{"a later variable", "", "SWIVEL_TRANSPARENT=redirect", "SWIVEL_TRANSPARENT: not there yet"},
+		{"a later variable", "", "SWIVEL_FORMAT=nft", "SWIVEL_FORMAT: not there yet"},
 		{"a later strategy", "-strategy hash", "", "-strategy: \"hash\": not there yet"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -26,7 +26,9 @@ var keys = map[string]any{
 	}},
 	"listeners": map[string]any{
 		"name": nil, "listen": nil, "mode": nil, "pool": nil, "users": nil, "clients": nil, "mark": nil, "transparent": nil, "verify_name": nil,
-		"from": nil, "to": nil, "source": nil, "udp_header": nil, "allow_sources": nil,
+		"opaque": nil, "capture": nil, "otherwise": map[string]any{"no-route": nil, "no-name": nil, "not-tls": nil, "malformed": nil, "timeout": nil, "too-large": nil},
+		"routes": map[string]any{"names": nil, "alpn": nil, "to": nil, "balance": nil, "send_proxy": nil, "check": nil, "pool": nil},
+		"from":   nil, "to": nil, "source": nil, "udp_header": nil, "allow_sources": nil,
 		"tls":          map[string]any{"certificate": nil, "key": nil},
 		"destinations": map[string]any{"allow": nil, "deny": nil, "ports": nil},
 	},
@@ -118,7 +120,9 @@ func checkValid(t *testing.T, c *Config) {
 		}
 		if l.Mode == "unwrap" {
 			checkUnwrap(t, l)
-		} else if !slices.Contains(names, l.Pool) || l.Mode != "connect" || l.Unwrap != nil {
+		} else if l.Mode == "sni" {
+			checkSNI(t, l, names)
+		} else if !slices.Contains(names, l.Pool) || l.Mode != "connect" || l.Unwrap != nil || l.SNI != nil {
 			t.Errorf("listener %+v", l)
 		}
 		for _, s := range l.Listen {
@@ -144,5 +148,48 @@ func checkUnwrap(t *testing.T, l Listener) {
 		if !to.Addr().IsValid() || to.Addr().Is4In6() || to.Addr().IsUnspecified() || to.Addr().Zone() != "" {
 			t.Errorf("to %v", to)
 		}
+	}
+}
+
+func checkSNI(t *testing.T, l Listener, pools []string) {
+	s := l.SNI
+	if s == nil || l.Unwrap != nil || l.Pool != "" && !slices.Contains(pools, l.Pool) || len(s.Opaque) > 0 && s.Transparent == TransparentOff {
+		t.Errorf("listener %+v, %+v", l, s)
+		return
+	}
+	for _, out := range s.Otherwise.outcomes() {
+		checkTo(t, s, *out.to)
+		if out.to.Kind == ToName {
+			t.Errorf("%s: %+v", out.key, out.to)
+		}
+	}
+	seen := make(map[string]bool)
+	for _, r := range s.Routes {
+		checkTo(t, s, r.To)
+		if len(r.Names) == 0 || r.Pool != "" && !slices.Contains(pools, r.Pool) || r.Balance == "" || r.SendProxy == "" {
+			t.Errorf("route %+v", r)
+		}
+		for _, name := range r.Names {
+			if again, err := parseRouteName(name); err != nil || again != name || len(r.ALPN) == 0 && seen[name] {
+				t.Errorf("route for %q, which is %q, %v", name, again, err)
+			}
+			seen[name] = seen[name] || len(r.ALPN) == 0
+		}
+	}
+}
+
+func checkTo(t *testing.T, s *SNI, to To) {
+	switch to.Kind {
+	case ToOriginal:
+		if s.Transparent == TransparentOff {
+			t.Errorf("to: %+v", to)
+		}
+	case ToBackends:
+		if len(to.Backends) == 0 {
+			t.Errorf("to: %+v", to)
+		}
+	case ToClose, ToName:
+	default:
+		t.Errorf("to: %+v", to)
 	}
 }

@@ -23,12 +23,18 @@ func (l *Listener) read(n node) {
 		l.Mode = "" // until it is found to be valid
 		value(&l.Mode, parseMode)(n.child("mode"))
 	}
-	if l.Mode == modeUnwrap {
+	switch l.Mode {
+	case modeSNI:
+		l.sni(passesAll(n))
+	case modeUnwrap:
 		l.unwrap()
 	}
 	n.fields(l.keys(l.Mode)...)
 	l.Users = n.file.beside(l.Users)
-	if l.Mode == modeUnwrap {
+	switch l.Mode {
+	case modeSNI:
+		l.checkSNI(n)
+	case modeUnwrap:
 		l.checkUnwrap(n)
 	}
 	if at := exposed(l.Listen); at != "" && !n.has("users") && !n.has("clients") && l.Mode == modeConnect {
@@ -53,7 +59,7 @@ func (l *Listener) keys(mode string) []field {
 		keys []field
 	}{
 		{modeConnect, l.connectKeys()},
-		{modeSNI, sniKeys()},
+		{modeSNI, l.sniKeys()},
 		{modeUnwrap, l.unwrapKeys()},
 	} {
 		for _, k := range m.keys {
@@ -102,17 +108,30 @@ func (c *Config) findPools(n node) {
 	items := n.items()
 	for i := range c.Listeners {
 		l, at := &c.Listeners[i], items[i]
+		if l.SNI != nil {
+			routes := at.child("routes").items()
+			for j, r := range l.SNI.Routes {
+				findPool(r.Pool, names, routes[j].child("pool"))
+			}
+		}
 		switch {
 		case l.Mode == modeUnwrap:
 			l.Pool = ""
-		case l.Pool != "" && !slices.Contains(names, l.Pool):
-			at.child("pool").errorf("%q: no such pool (%s)", shorten(l.Pool), poolHint(l.Pool, names))
-		case at.has("pool"):
+		case l.Pool != "":
+			findPool(l.Pool, names, at.child("pool"))
+		case at.has("pool"), l.Mode == modeSNI:
 		case len(names) > 1:
 			at.errorf("which pool? (add pool: and one of %s)", shorten(strings.Join(names, ", ")))
 		default:
 			l.Pool = c.Pools[0].Name
 		}
+	}
+}
+
+// findPool notes that there is no pool of this name.
+func findPool(name string, names []string, n node) {
+	if name != "" && !slices.Contains(names, name) {
+		n.errorf("%q: no such pool (%s)", shorten(name), poolHint(name, names))
 	}
 }
 

@@ -72,7 +72,7 @@ func (l *Limits) read(n node) {
 		key("half_closed", duration(&l.HalfClosed, 0)),
 		key("lifetime", duration(&l.Lifetime, 0)),
 		key("user_timeout", value(&l.UserTimeout, parseDuration(time.Millisecond, 24*time.Hour))), // 32 bits of milliseconds
-		later("first_byte", "0s", "0"),
+		key("first_byte", duration(&l.FirstByte, 0)),
 		key("udp_idle", duration(&l.UDPIdle, time.Second)),
 		key("drain", duration(&l.Drain, 0)),
 	)

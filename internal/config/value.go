@@ -48,7 +48,7 @@ var (
 	parseLevel    = choice([]string{"debug", "info", "warn", "error"})
 	parseFormat   = choice([]string{"json", "console"})
 	parsePrefer   = choice([]string{"any", "ipv4", "ipv6"})
-	parseMode     = choice([]string{modeConnect, modeUnwrap}, modeSNI)
+	parseMode     = choice([]string{modeConnect, modeSNI, modeUnwrap})
 	parseStrategy = choice([]string{"round-robin", "random", "least-used"}, "per-target", "hash")
 )
 
