@@ -20,6 +20,7 @@ import (
 	"swivel/internal/config"
 	"swivel/internal/sockopt"
 	"swivel/listener"
+	"swivel/rotate"
 )
 
 // report is what check finds, as it goes to the user.
@@ -57,6 +58,7 @@ func check(load loader, stdout *os.File) error {
 	r := &report{w: stdout}
 	defer r.close()
 	r.ok("configuration")
+	r.countries(cfg, h)
 	for _, p := range cfg.Pools {
 		r.pool(p, h)
 	}
@@ -97,6 +99,28 @@ func (r *report) pool(p config.Pool, h *iface.Host) {
 		return
 	}
 	r.ok("pool %s: %d source addresses", p.Name, n)
+}
+
+// countries looks at the database, and for sources of which it knows nothing.
+func (r *report) countries(cfg *config.Config, h *iface.Host) {
+	c, err := countriesOf(cfg.Geo)
+	var all [][]found
+	if err == nil {
+		all, err = findAll(cfg.Pools, h, c)
+	}
+	switch {
+	case err != nil:
+		r.miss("swivel does not start without", "geo: %v", err)
+		return
+	case c == nil:
+		return
+	}
+	r.ok("geo: database %s", cfg.Geo.Database)
+	each(all, func(s *rotate.Source) {
+		if !isLocated(s) {
+			r.note("write labels: {country: …}", "source %s: no country is known", s)
+		}
+	})
 }
 
 func (r *report) listener(l config.Listener) {

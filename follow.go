@@ -80,8 +80,11 @@ func (p *proxy) setPools() {
 	defer p.mu.Unlock()
 	h := p.host.Load()
 	again := false
-	for _, pc := range p.config.Pools {
-		entries := find(pc, h)
+	all, err := findAll(p.config.Pools, h, p.countries)
+	p.sayCountries(err)
+	p.watchCountries()
+	for i, pc := range p.config.Pools {
+		entries := all[i]
 		sources := allSources(entries)
 		p.pools[pc.Name].Set(rotate.Strategy(pc.Strategy), sources)
 		p.entries[pc.Name] = entries

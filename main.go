@@ -9,6 +9,7 @@
 //	admin.go    the admin address, and what it shows
 //	follow.go   the pools, as the host changes
 //	sources.go  the pools' sources, from the configuration and the host's state
+//	region.go   countries, and which sources are for whom
 //	check.go    swivel check
 package main
 

@@ -21,6 +21,7 @@ func (g *generation) connect(p *proxy, lc config.Listener, names *resolver.Resol
 		Policy: p.policy(lc.Destinations),
 		Lookup: names.Lookup,
 		Dialer: g.dialer(lc),
+		Wants:  wants(lc),
 		Head:   g.config.Limits.Head,
 		Dial:   g.config.Limits.Dial,
 		Limits: g.tunnelLimits(),

@@ -19,6 +19,7 @@ import (
 	"swivel/iface"
 	"swivel/internal/auth"
 	"swivel/internal/config"
+	"swivel/internal/geo"
 	"swivel/internal/logqueue"
 	"swivel/internal/sockopt"
 	"swivel/listener"
@@ -50,12 +51,16 @@ type proxy struct {
 
 	mu sync.Mutex
 	// guards
-	config  *config.Config
-	pools   map[string]*rotate.Pool
-	used    map[netip.Addr]*time.Timer // what clients may be leaving by: all that was in a pool and is not gone
-	entries map[string][]found         // what setPools found last for each pool
-	said    map[string]string          // what was logged last of each pool
-	recheck *time.Timer                // nil unless the host is to be looked at again
+	config   *config.Config
+	pools    map[string]*rotate.Pool
+	used     map[netip.Addr]*time.Timer // what clients may be leaving by: all that was in a pool and is not gone
+	entries  map[string][]found         // what setPools found last for each pool
+	said     map[string]string          // what was logged last of each pool
+	lost     string                     // what was wrong with countries last
+	watching bool                       // a timer will look at countries
+
+	countries *geo.Countries // nil: there is no database
+	recheck   *time.Timer    // nil unless the host is to be looked at again
 }
 
 // socket is a listening socket that is in use.
@@ -170,7 +175,7 @@ func (p *proxy) commit(g *generation) {
 	p.gate.Limit(g.config.Limits.Connections, g.config.Limits.PerClient)
 
 	p.mu.Lock()
-	p.config, p.pools = g.config, g.pools
+	p.config, p.pools, p.countries = g.config, g.pools, g.countries
 	p.mu.Unlock()
 	p.users = g.users
 	p.setPools()

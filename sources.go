@@ -112,10 +112,18 @@ func sources(load loader, stdout *os.File) error {
 	if err != nil {
 		return err
 	}
+	countries, err := countriesOf(cfg.Geo)
+	if err != nil {
+		return fmt.Errorf("geo: %w", err)
+	}
+	all, err := findAll(cfg.Pools, h, countries)
+	if err != nil {
+		return fmt.Errorf("geo: %w", err)
+	}
 	w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "POOL\tSOURCE\tINTERFACE\tWEIGHT\tLABELS\tSTATE")
-	for _, p := range cfg.Pools {
-		for _, f := range find(p, h) {
+	for i, p := range cfg.Pools {
+		for _, f := range all[i] {
 			if f.missing != "" {
 				fmt.Fprintf(w, "%s\t%s\t-\t%d\t%s\tmissing: %s\n", p.Name, f.name(), f.Weight, labels(f.Labels), f.missing)
 			}

@@ -14,6 +14,7 @@ import (
 	"swivel/iface"
 	"swivel/internal/auth"
 	"swivel/internal/config"
+	"swivel/internal/geo"
 	"swivel/internal/resolver"
 	"swivel/internal/sockopt"
 	"swivel/internal/target"
@@ -25,12 +26,13 @@ import (
 // generation is what a configuration amounts to, built and not in effect yet: all
 // that can fail has been done.
 type generation struct {
-	config   *config.Config
-	pools    map[string]*rotate.Pool
-	services map[string]*listener.Service // by the key of their socket
-	opened   map[string]*net.TCPListener  // sockets that were not there before, by key
-	admin    *net.TCPListener             // nil: that of p stays, or there is none
-	users    map[string]*auth.Users       // by path
+	config    *config.Config
+	pools     map[string]*rotate.Pool
+	services  map[string]*listener.Service // by the key of their socket
+	opened    map[string]*net.TCPListener  // sockets that were not there before, by key
+	countries *geo.Countries               // nil: there is no database
+	admin     *net.TCPListener             // nil: that of p stays, or there is none
+	users     map[string]*auth.Users       // by path
 }
 
 // build makes a generation of cfg. It takes over the pools and sockets of p that
@@ -42,6 +44,10 @@ func (p *proxy) build(cfg *config.Config) (*generation, error) {
 		services: make(map[string]*listener.Service),
 		opened:   make(map[string]*net.TCPListener),
 		users:    make(map[string]*auth.Users),
+	}
+	var err error
+	if g.countries, err = countriesOf(cfg.Geo); err != nil {
+		return nil, fmt.Errorf("geo: %w", err)
 	}
 	for _, pc := range cfg.Pools {
 		pool := p.pools[pc.Name]

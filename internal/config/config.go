@@ -24,6 +24,7 @@ type Config struct {
 	Admin     Admin
 	Limits    Limits
 	Resolver  Resolver
+	Geo       Geo
 	Pools     []Pool // in the order of the file; never empty
 	Listeners []Listener
 }
@@ -84,6 +85,8 @@ type Listener struct {
 	Users        string         // path of the htpasswd file; "" means no users are asked for
 	Clients      []netip.Prefix // who may connect, by the address that a PROXY header names; none means everyone who can reach it
 	TLS          *TLS           // what clients speak to swivel; nil means plain TCP only
+	Labels       []Want         // of the sources that all of its clients leave by; none means any
+	Select       []Selection    // the same for some; all that apply count
 	Destinations Destinations
 	Mark         int     // SO_MARK of outgoing sockets, 32 bits; zero means none
 	SNI          *SNI    // not nil in mode sni

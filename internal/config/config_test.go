@@ -32,7 +32,7 @@ limits:
   udp_idle: 60s                           # unwrap: a UDP flow
   drain: 30s
 resolver: {servers: [], timeout: 5s, prefer: any, cache: 5s}    # "IP" or "IP:port"; empty: the system's
-geo: {database: ""}
+geo: {database: country.mmdb}
 
 pools:
   main:
@@ -60,6 +60,10 @@ listeners:
       allow: [127.0.0.0/8]
       deny: ["*.internal.example"]
       ports: [443, 80, 8000-8999]
+    labels: {country: [de, NO]}
+    select:
+      - {users: [alice], labels: {line: a}}
+      - {names: [shop.example, "*.shop.example"], labels: {country: no, line: [a, b]}}
     verify_name: off
     mark: 0
 
@@ -123,6 +127,7 @@ func TestParseSample(t *testing.T) {
 		File:     "/etc/swivel/swivel.yaml",
 		Log:      Log{"info", "json"},
 		Admin:    Admin{Listen: "127.0.0.1:9080"},
+		Geo:      Geo{Database: "/etc/swivel/country.mmdb"},
 		Limits:   limits,
 		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
 		Pools: []Pool{{
@@ -147,6 +152,11 @@ func TestParseSample(t *testing.T) {
 			Users:   "/etc/swivel/users.htpasswd",
 			Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 			TLS:     &TLS{"/etc/swivel/proxy.pem", "/etc/swivel/proxy.key"},
+			Labels:  []Want{{"country", []string{"de", "NO"}}},
+			Select: []Selection{
+				{Users: []string{"alice"}, Wants: []Want{{"line", []string{"a"}}}},
+				{Names: rules(t, "shop.example", "*.shop.example"), Wants: []Want{{"country", []string{"no"}}, {"line", []string{"a", "b"}}}},
+			},
 			Destinations: Destinations{
 				Allow: rules(t, "127.0.0.0/8"),
 				Deny:  rules(t, "*.internal.example"),

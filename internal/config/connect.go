@@ -5,6 +5,8 @@ func (l *Listener) connectKeys() []field {
 	return []field{
 		key("users", text(&l.Users)),
 		key("tls", l.readTLS),
+		key("labels", readWants(&l.Labels)),
+		key("select", some(l.readSelect)),
 		later("verify_name", "off"),
 	}
 }

@@ -86,7 +86,7 @@ var refused = []struct{ name, text, want string }{
 	{"numbers of another base", "limits: {connections: 0o10, per_client: 0b1}" + l,
 		"f.yaml:1:23: limits.connections: \"0o10\": want a whole number, 1 to 2147483647\nf.yaml:1:41: limits.per_client: \"0b1\": want a whole number, 1 to 2147483647"},
 	{"off, but empty", "geo: {database: }\npools:\n  a:\n    spacing: |-\n      0s" + l,
-		"f.yaml:1:7: geo.database: not there yet\nf.yaml:4:14: pools.a.spacing: not there yet"},
+		"f.yaml:1:7: geo.database: empty (leave the key out, or give it text)\nf.yaml:4:14: pools.a.spacing: not there yet"},
 
 	// Log, admin, limits, resolver.
 	{"nowhere to listen", "admin: {}" + l, "f.yaml:1:8: admin.listen: missing (such as 127.0.0.1:9080)"},
@@ -175,6 +175,19 @@ var refused = []struct{ name, text, want string }{
 		"f.yaml:1:61: listeners[0].destinations.allow[0]: rule \"10.0.0.0/33\": not a prefix\n" +
 			"f.yaml:1:83: listeners[0].destinations.ports[0]: ports \"0\": want 443, or 8000-8999, within 1 to 65535"},
 
+	{"labels of a listener", "listeners: [{listen: '127.0.0.1:80', labels: {country: [], city: ~, line: [a, 1]}}]",
+		"f.yaml:1:56: listeners[0].labels.country: an empty list (leave the key out, or name some)\n" +
+			"f.yaml:1:60: listeners[0].labels.city: empty (leave the key out, or give it text)\n" +
+			"f.yaml:1:79: listeners[0].labels.line[1]: a number, want text (write \"1\")"},
+	{"no labels of a listener", "listeners: [{listen: '127.0.0.1:80', labels: {}}]", "f.yaml:1:46: listeners[0].labels: no label (leave the key out, or name one)"},
+	{"selections", "listeners: [{listen: '127.0.0.1:80', select: [{labels: {country: de}}, {names: [a.example]}, {names: [a..b], users: [], labels: {country: de}}]}]",
+		"f.yaml:1:47: listeners[0].select[0]: for whom, or where to? (write users or names; what is for all of the listener is its labels)\n" +
+			"f.yaml:1:72: listeners[0].select[1].labels: missing (such as {country: [de, at]})\n" +
+			"f.yaml:1:103: listeners[0].select[2].names[0]: rule \"a..b\": not a name\n" +
+			"f.yaml:1:117: listeners[0].select[2].users: an empty list (leave the key out, or name some)"},
+	{"selections of another mode", "listeners: [{listen: '127.0.0.1:80', mode: unwrap, from: 10.0.0.0/8, to: '127.0.0.1:22', labels: {country: de}}]",
+		"f.yaml:1:90: listeners[0].labels: a key of mode connect (this listener's mode is unwrap)"},
+
 	// What must agree.
 	{"an unknown pool", "pools: {main: {}, other: {}}\nlisteners: [{listen: '127.0.0.1:80', pool: mian}, {listen: '127.0.0.1:81', pool: third}]",
 		"f.yaml:2:44: listeners[0].pool: \"mian\": no such pool (did you mean main?)\n" +
@@ -188,7 +201,6 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:84: listeners[1].listen: \"127.0.0.1:80\": listeners[0].listen[0] is that already"},
 
 	// What is to come.
-	{"later keys", "geo: {database: x.mmdb}" + l, "f.yaml:1:17: geo.database: not there yet"},
 	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}, {upstream: 'http://user:pass@node2.example:8080'}]\n    strategy: per-target\n    hash_by: user\n    spacing: 1s\n    wait: 1s\n    cooldown: {}" + l,
 		"f.yaml:3:24: pools.main.sources[0].prefix: not there yet\n" +
 			"f.yaml:3:49: pools.main.sources[0].spread: not there yet\n" +

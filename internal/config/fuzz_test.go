@@ -30,6 +30,8 @@ var keys = map[string]any{
 		"routes": map[string]any{"names": nil, "alpn": nil, "to": nil, "balance": nil, "send_proxy": nil, "check": nil, "pool": nil},
 		"from":   nil, "to": nil, "source": nil, "udp_header": nil, "allow_sources": nil,
 		"tls":          map[string]any{"certificate": nil, "key": nil},
+		"labels":       map[string]any{"*": nil},
+		"select":       map[string]any{"users": nil, "names": nil, "labels": map[string]any{"*": nil}},
 		"destinations": map[string]any{"allow": nil, "deny": nil, "ports": nil},
 	},
 }

@@ -47,7 +47,7 @@ func (c *Config) read(n node) {
 		key("admin", c.Admin.read),
 		key("limits", c.Limits.read),
 		key("resolver", c.Resolver.read),
-		key("geo", func(n node) { n.fields(later("database", "")) }),
+		key("geo", c.readGeo),
 		key("pools", c.readPools),
 		required("listeners", "such as  listeners: [{name: egress, listen: 127.0.0.1:8080, mode: connect}]", c.readListeners),
 	)

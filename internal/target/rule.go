@@ -100,6 +100,15 @@ func parseNames(s string) (name string, sub bool, err error) {
 	return name, sub, nil
 }
 
+// Match reports whether r holds t as it was asked for: by its name, or by its
+// address when it has no name.
+func (r *Rule) Match(t Target) bool {
+	if t.Name != "" {
+		return r.matchName(t)
+	}
+	return r.matchAddr(netip.AddrPortFrom(t.Addr, t.Port))
+}
+
 // matchAddr reports whether r is a rule by address that holds ap.
 func (r *Rule) matchAddr(ap netip.AddrPort) bool {
 	return r.prefix.Contains(ap.Addr()) && r.matchPort(ap.Port())

@@ -40,6 +40,10 @@ type Door struct {
 	Dialer *rotate.Dialer
 	TLS    *tls.Config // when set, clients may speak TLS to the proxy
 
+	// Wants says what the source must be like for a user, or "", who goes to t. Nil
+	// means that any will do.
+	Wants func(user string, t target.Target) []rotate.Want
+
 	Head   time.Duration // for all of what a client says before it is served
 	Dial   time.Duration // for resolving, choosing a source and connecting
 	Limits relay.Limits  // of tunnels, and of requests
@@ -128,7 +132,11 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 		return nil, err
 	}
 	start = time.Now()
-	up, err := s.Dialer.Dial(ctx, rotate.Request{Addrs: addrs, Target: t.Host(), Client: s.c.Addr.Addr(), User: l.User})
+	var wants []rotate.Want
+	if s.Wants != nil {
+		wants = s.Wants(l.User, t)
+	}
+	up, err := s.Dialer.Dial(ctx, rotate.Request{Addrs: addrs, Target: t.Host(), Client: s.c.Addr.Addr(), User: l.User, Wants: wants})
 	l.Connect = time.Since(start)
 	if derr, ok := errors.AsType[*rotate.Error](err); ok {
 		l.Address, l.Source, l.Attempts = derr.Addr, derr.Source.String(), derr.Attempts
