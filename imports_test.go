@@ -20,6 +20,7 @@ var imports = map[string][]string{
 	"listener/egress": {"internal/auth", "internal/resolver", "internal/target", "listener", "relay", "rotate"},
 	"rotate":          {"internal/sockopt"},
 	"internal/rules":  {"internal/target"},
+	"internal/exit":   {"internal/proxyproto"},
 	"internal/config": {"internal/target"},
 }
 
