@@ -86,7 +86,7 @@ func (p *proxy) setPools() {
 	for i, pc := range p.config.Pools {
 		entries := all[i]
 		sources := allSources(entries)
-		p.pools[pc.Name].Set(rotate.Strategy(pc.Strategy), sources)
+		p.pools[pc.Name].Set(poolConfig(pc), sources)
 		p.entries[pc.Name] = entries
 		p.say(pc.Name, entries)
 		again = again || slices.ContainsFunc(entries, routed)
@@ -103,6 +103,16 @@ func (p *proxy) setPools() {
 	}
 	if again {
 		p.recheck = time.AfterFunc(recheckInterval, p.setPools)
+	}
+}
+
+// poolConfig is how a pool chooses.
+func poolConfig(pc config.Pool) rotate.Config {
+	return rotate.Config{
+		Strategy: rotate.Strategy(pc.Strategy),
+		HashBy:   rotate.HashBy(pc.HashBy),
+		Spacing:  pc.Spacing,
+		Wait:     pc.Wait,
 	}
 }
 

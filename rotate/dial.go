@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -39,6 +40,18 @@ type Request struct {
 	Client netip.Addr
 	User   string // "" when nobody logged in
 	Wants  []Want // only sources that are as all of these say
+
+	// Timeout bounds connecting, beside the context of Dial. Waiting for a source
+	// does not count. Zero means no bound.
+	Timeout time.Duration
+}
+
+// target is what r is remembered by.
+func (r *Request) target() string {
+	if r.Target == "" && len(r.Addrs) > 0 {
+		return r.Addrs[0].Addr().String()
+	}
+	return r.Target
 }
 
 // Upstream is a connection made through a source. Whoever called Dial closes it,
@@ -77,8 +90,8 @@ func (e *Error) Unwrap() error { return e.Err }
 // replaced by the next of the pool. ctx bounds the whole.
 //
 // The error is an *Error. It wraps ErrNoSource when the pool has no source that
-// this host has and that is as r wants it, ErrExhausted, ErrResources, or what
-// connect(2) said.
+// this host has and that is as r wants it, a *Busy, ErrExhausted, ErrResources, or
+// what connect(2) said.
 func (d *Dialer) Dial(ctx context.Context, r Request) (*Upstream, error) {
 	race := race{dialer: d, request: r}
 	for _, a := range r.Addrs {
@@ -89,7 +102,24 @@ func (d *Dialer) Dial(ctx context.Context, r Request) (*Upstream, error) {
 	if len(race.todo) == 0 {
 		return nil, &Error{Addr: first(r.Addrs), Err: ErrNoSource}
 	}
+	if d.Pool.spaced() {
+		t, err := d.Pool.await(ctx, &race.request, familiesOf(race.todo))
+		if err != nil {
+			return nil, &Error{Addr: race.todo[0], Err: err}
+		}
+		race.families[t.view.ring.family].turn = t
+	}
 	return race.run(ctx)
+}
+
+// familiesOf lists the families of addrs, each once.
+func familiesOf(addrs []netip.AddrPort) (families []int) {
+	for _, a := range addrs {
+		if f := familyOf(a.Addr()); !slices.Contains(families, f) {
+			families = append(families, f)
+		}
+	}
+	return families
 }
 
 func first(addrs []netip.AddrPort) (a netip.AddrPort) {
@@ -105,6 +135,7 @@ type fault int
 const (
 	faultNone        fault = iota // the destination failed, or time ran out
 	faultGone                     // this host does not have the address
+	faultBusy                     // there was none that was not used too recently
 	faultExhausted                // no port of it is free towards this destination
 	faultUnreachable              // no way from this source, perhaps from none
 	faultResources                // nothing to do with the source: no socket could be made

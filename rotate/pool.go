@@ -1,9 +1,23 @@
 // Package rotate chooses the address that a connection leaves by, and connects
 // from it.
 //
-// A Pool holds source addresses and gives them out in turn; a Dialer connects
-// from a socket bound to the source that the Pool gave, moves on to the next one
-// when a source turns out to be gone or exhausted, and races IPv6 against IPv4.
+// A Pool holds sources and gives them out in turn; a Dialer connects from a socket
+// bound to the source that the Pool gave, moves on to the next one when a source
+// turns out to be gone or exhausted, and races IPv6 against IPv4.
+//
+//	pool.go    the pool, and how it chooses
+//	source.go  what a source is
+//	span.go    sources that are the parts of a prefix
+//	ring.go    the sources of one family, and their order
+//	view.go    those of them that are as a request wants them
+//	search.go  one decision
+//	hash.go    the strategy hash: rendezvous hashing
+//	load.go    the strategy least-used: a heap
+//	site.go    what is remembered of a target: whose turn it is, who was there
+//	index.go   who was there, when they are many
+//	wait.go    clients that wait until a source may be used again for their target
+//	turn.go    a source that was taken
+//	dial.go    Dialer; race.go its attempts, connect.go one of them
 //
 // The package does not know which addresses this host has: whoever does calls
 // Pool.Set. It does not resolve names and judges no destination.
@@ -11,9 +25,10 @@ package rotate
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
-	"slices"
-	"strings"
+	"sync"
+	"time"
 )
 
 // ErrNoSource means that the pool has no source address that could be used.
@@ -26,99 +41,160 @@ const (
 	RoundRobin Strategy = "round-robin" // each in turn, as often as its weight
 	Random     Strategy = "random"      // any, with a chance in proportion to its weight
 	LeastUsed  Strategy = "least-used"  // the one with the fewest open connections for its weight
+	PerTarget  Strategy = "per-target"  // each in turn, with turns of its own for every target
+	Hash       Strategy = "hash"        // always the same for the same client, user, session or target
 )
 
-// Source is an address that connections can leave by.
-type Source struct {
-	Addr   netip.Addr        // that a connection is bound to
-	Weight int               // how often it is used in comparison to others; below 1 means 1
-	Labels map[string]string // what an operator says of it; not changed after Set
+// HashBy is what the strategy Hash keeps to one source.
+type HashBy string
 
-	// Free: no interface has Addr, it is routed to this host all the same, and
-	// binding to it takes IP_FREEBIND.
-	Free bool
-}
+const (
+	ByClient  HashBy = "client"
+	ByUser    HashBy = "user"    // the client, when nobody logged in
+	BySession HashBy = "session" // the user, when there is no session
+	ByTarget  HashBy = "target"
+)
 
-// ID tells the sources of a pool apart.
-type ID struct {
-	Net netip.Prefix // the address, as a prefix of all its bits
-}
+// Config is how a Pool chooses. The zero Config takes turns.
+type Config struct {
+	Strategy Strategy // empty means RoundRobin
+	HashBy   HashBy   // empty means BySession
 
-// ID is what s is known by.
-func (s *Source) ID() ID {
-	return ID{Net: netip.PrefixFrom(s.Addr, s.Addr.BitLen())}
-}
+	// Spacing keeps a source from being used for the same target again within that
+	// time: the one that was not for longest is taken. RoundRobin then has turns
+	// of its own for every target too. Zero means that there is no such time.
+	Spacing time.Duration
 
-// String is how s stands in logs, and how clients are told of it: the address, or
-// nothing when there is none.
-func (s *Source) String() string {
-	if !s.Addr.IsValid() {
-		return ""
-	}
-	return s.Addr.String()
-}
-
-// Want is a condition on the labels of a source: the label must be there and have
-// one of the values, in upper or lower case.
-type Want struct {
-	Label  string
-	Values []string
-}
-
-// is reports whether s is as all of wants say.
-func (s *Source) is(wants []Want) bool {
-	for _, w := range wants {
-		if !s.has(w) {
-			return false
-		}
-	}
-	return true
-}
-
-func (s *Source) has(w Want) bool {
-	for label, value := range s.Labels {
-		if strings.EqualFold(label, w.Label) && slices.ContainsFunc(w.Values, func(v string) bool { return strings.EqualFold(v, value) }) {
-			return true
-		}
-	}
-	return false
+	// Wait is how long a client waits when every source was used too recently for
+	// its target. Zero means not at all.
+	Wait time.Duration
 }
 
 // Pool is a set of sources of both families. The zero Pool is empty and takes
 // turns. Its methods may be called by several goroutines at once.
-type Pool struct{ v4, v6 ring }
+type Pool struct {
+	mu sync.Mutex
+	// guards
+	config  Config
+	epoch   time.Time // of instant
+	known   map[ID]*member
+	round   uint64  // of Set
+	rings   [2]ring // by family
+	sites   sites
+	waiting int // clients, for all targets
+	uses    uint64
+}
 
-// Set replaces the sources and the strategy. Turns go on behind the source that
-// was used last; connections that are open count on.
-func (p *Pool) Set(s Strategy, sources []Source) {
-	var v4, v6 []Source
-	for _, src := range sources {
-		src.Addr = src.Addr.Unmap()
-		if src.Addr.Is4() {
-			v4 = append(v4, src)
-		} else {
-			v6 = append(v6, src)
+// The families, as indexes.
+const (
+	ipv4 = iota
+	ipv6
+)
+
+func familyOf(a netip.Addr) int {
+	if a.Unmap().Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
+// Set replaces the sources, and how they are chosen. Turns go on behind the source
+// that was used last; connections that are open count on.
+func (p *Pool) Set(c Config, sources []Source) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.epoch.IsZero() {
+		p.epoch = time.Now()
+		p.known = make(map[ID]*member)
+	}
+	p.config = c
+	p.round++
+	var lists [2][]*member
+	var changed [2]bool
+	for _, s := range sources {
+		m, news := p.admit(s)
+		if m == nil {
+			continue // listed twice: the first entry counts
+		}
+		f := m.family()
+		lists[f] = append(lists[f], m)
+		changed[f] = changed[f] || news
+	}
+	p.dismiss()
+	for f := range p.rings {
+		p.rings[f].set(f, c.Strategy, lists[f], changed[f])
+	}
+	p.attendAll()
+}
+
+// admit returns the member that s is, and whether it is not as it was before; nil
+// when it was admitted in this round.
+func (p *Pool) admit(s Source) (m *member, news bool) {
+	s.Addr, s.Weight = s.Addr.Unmap(), max(1, s.Weight)
+	if s.Prefix.IsValid() {
+		s.Spread = max(s.Spread, s.Prefix.Bits())
+	}
+	id := s.ID()
+	m = p.known[id]
+	switch {
+	case m == nil:
+		m = &member{id: id, hash: hashText(id.String()), slot: [2]int{-1, -1}}
+		p.known[id] = m
+		news = true
+	case m.round == p.round:
+		return nil, false
+	default:
+		news = m.Weight != s.Weight || m.Spread != s.Spread || !maps.Equal(m.Labels, s.Labels)
+	}
+	m.Source, m.round, m.live = s, p.round, true
+	if s.Prefix.IsValid() {
+		m.span = newSpan(s.Prefix, s.Spread)
+	}
+	return m, news
+}
+
+// remembered is how long a source is remembered that has left: when it comes back
+// soon, what it was used for counts.
+const remembered = 10 * time.Minute
+
+// dismiss takes leave of the members that were not admitted in this round.
+func (p *Pool) dismiss() {
+	now := p.now()
+	for id, m := range p.known {
+		switch {
+		case m.round == p.round:
+		case m.live:
+			m.live, m.left, m.slot = false, now, [2]int{-1, -1}
+		case m.open == 0 && now-m.left > remembered:
+			delete(p.known, id)
 		}
 	}
-	p.v4.set(s, v4)
-	p.v6.set(s, v6)
 }
 
 // Next takes a source for r of dst's family, other than those that skip (may be
-// nil) says true of. Its error is ErrNoSource.
+// nil) says true of. Its error is ErrNoSource or a *Busy.
 //
 // Each family takes its own turns: with one counter for both, clients that
 // alternate families would see half of the pool.
 func (p *Pool) Next(r *Request, dst netip.Addr, skip func(ID) bool) (*Turn, error) {
-	return p.ring(dst).next(func(s *Source) bool { return s.is(r.Wants) && (skip == nil || !skip(s.ID())) })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := search{pool: p, request: r, skip: skip}
+	return s.take(familyOf(dst))
+}
+
+// settle is called when the load of m has changed.
+func (p *Pool) settle(m *member) {
+	for f := range p.rings {
+		p.rings[f].settle(m)
+	}
 }
 
 // Has reports whether there is any source of dst's family.
 func (p *Pool) Has(dst netip.Addr) bool {
-	r := p.ring(dst)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.members) > 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.rings[familyOf(dst)].members) > 0
 }
 
 // Empty reports whether there is no source at all.
@@ -126,18 +202,27 @@ func (p *Pool) Empty() bool {
 	return !p.Has(netip.IPv4Unspecified()) && !p.Has(netip.IPv6Unspecified())
 }
 
-// Use is a source with the number of connections that it has open.
+// Use is a source as the pool has it.
 type Use struct {
 	Source
-	Open int
+	Open int    // connections
+	Uses uint64 // connections so far, also of those that came to nothing
 }
 
 // Sources lists the sources in the order of Set, IPv4 first.
-func (p *Pool) Sources() []Use { return append(p.v4.sources(), p.v6.sources()...) }
-
-func (p *Pool) ring(dst netip.Addr) *ring {
-	if dst.Unmap().Is4() {
-		return &p.v4
+func (p *Pool) Sources() []Use {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	uses := make([]Use, 0, len(p.rings[ipv4].members)+len(p.rings[ipv6].members))
+	for f := range p.rings {
+		for _, m := range p.rings[f].members {
+			uses = append(uses, Use{Source: m.Source, Open: m.open, Uses: m.uses})
+		}
 	}
-	return &p.v6
+	return uses
 }
+
+// instant is a time as it is kept of many uses: since epoch, by the monotonic clock.
+type instant = time.Duration
+
+func (p *Pool) now() instant { return time.Since(p.epoch) }

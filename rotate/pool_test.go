@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 var (
@@ -16,10 +17,20 @@ var (
 )
 
 // pool makes a Pool; "A*2" style weights are written 127.0.0.1*2.
-func pool(s Strategy, addrs ...string) *Pool {
+func pool(s Strategy, addrs ...string) *Pool { return poolOf(Config{Strategy: s}, addrs...) }
+
+func poolOf(c Config, addrs ...string) *Pool {
 	var p Pool
-	p.Set(s, list(addrs...))
+	p.Set(c, list(addrs...))
 	return &p
+}
+
+// addresses lists n of them.
+func addresses(n int) (addrs []string) {
+	for i := range n {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String())
+	}
+	return addrs
 }
 
 func list(addrs ...string) (l []Source) {
@@ -68,7 +79,7 @@ func TestPoolNext(t *testing.T) {
 	t.Run("knows no source when there is none", func(t *testing.T) {
 		for name, p := range map[string]*Pool{"zero": {}, "emptied": pool(RoundRobin, "10.0.0.1"), "other family": pool(RoundRobin, "fd00::1")} {
 			if name == "emptied" {
-				p.Set(RoundRobin, nil)
+				p.Set(Config{Strategy: RoundRobin}, nil)
 			}
 			if turn, err := p.Next(&Request{}, dst4, nil); !errors.Is(err, ErrNoSource) {
 				t.Errorf("%s: got %v, %v, want ErrNoSource", name, turn, err)
@@ -98,7 +109,7 @@ func TestPoolNext(t *testing.T) {
 			{[]Want{{"city", []string{"de"}}}, ""},
 		} {
 			var p Pool
-			p.Set(RoundRobin, sources)
+			p.Set(Config{Strategy: RoundRobin}, sources)
 			var got []string
 			for range 4 {
 				if turn, err := p.Next(&Request{Wants: tt.wants}, dst4, nil); err == nil {
@@ -111,7 +122,7 @@ func TestPoolNext(t *testing.T) {
 		}
 	})
 	t.Run("leaves out what skip says", func(t *testing.T) {
-		for _, s := range []Strategy{RoundRobin, Random, LeastUsed} {
+		for _, s := range []Strategy{RoundRobin, Random, LeastUsed, PerTarget, Hash} {
 			p := pool(s, "10.0.0.1", "10.0.0.2", "10.0.0.3")
 			only2 := func(s ID) bool { return s.Net.Addr() != netip.MustParseAddr("10.0.0.2") }
 			for range 10 {
@@ -131,22 +142,6 @@ func TestPoolWeights(t *testing.T) {
 	p := pool(RoundRobin, "10.0.0.1*2", "10.0.0.2*1", "10.0.0.3*4")
 	if got, want := take(t, p, dst4, 7), "3 1 3 2 3 1 3"; got != want {
 		t.Errorf("spread: got %s, want %s", got, want)
-	}
-	for _, s := range []Strategy{RoundRobin, Random} {
-		const n = 70_000
-		p := pool(s, "10.0.0.1*2", "10.0.0.2*1", "10.0.0.3*4")
-		count := map[byte]int{}
-		for range n {
-			turn, _ := p.Next(&Request{}, dst4, nil)
-			count[turn.Addr.As4()[3]]++
-			turn.Done()
-		}
-		for last, share := range map[byte]int{1: 2, 2: 1, 3: 4} {
-			want := n * share / 7
-			if got := count[last]; got < want*95/100 || got > want*105/100 {
-				t.Errorf("%s: 10.0.0.%d: got %d turns of %d, want about %d", s, last, got, n, want)
-			}
-		}
 	}
 }
 
@@ -207,7 +202,7 @@ func TestTurnReturn(t *testing.T) {
 		take(t, p, dst4, 1)
 		early.Return()
 		late, _ := p.Next(&Request{}, dst4, func(s ID) bool { return s == early.ID() })
-		p.Set(RoundRobin, list("10.0.0.2"))
+		p.Set(Config{Strategy: RoundRobin}, list("10.0.0.2"))
 		late.Return()
 		if got, want := take(t, p, dst4, 2), "2 2"; got != want {
 			t.Errorf("got %s, want %s", got, want)
@@ -219,7 +214,7 @@ func TestPoolSet(t *testing.T) {
 	t.Run("goes on where it was", func(t *testing.T) {
 		p := pool(RoundRobin, "10.0.0.1", "10.0.0.2", "10.0.0.3")
 		take(t, p, dst4, 1)
-		p.Set(RoundRobin, list("10.0.0.1", "10.0.0.3", "10.0.0.4"))
+		p.Set(Config{Strategy: RoundRobin}, list("10.0.0.1", "10.0.0.3", "10.0.0.4"))
 		if got, want := take(t, p, dst4, 4), "3 4 1 3"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
@@ -227,7 +222,7 @@ func TestPoolSet(t *testing.T) {
 	t.Run("counts open connections on", func(t *testing.T) {
 		p := pool(LeastUsed, "10.0.0.1", "10.0.0.2")
 		p.Next(&Request{}, dst4, nil)
-		p.Set(LeastUsed, list("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+		p.Set(Config{Strategy: LeastUsed}, list("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 		if got := p.Sources()[0].Open; got != 1 {
 			t.Errorf("open: got %d, want 1", got)
 		}
@@ -243,7 +238,7 @@ func TestPoolSet(t *testing.T) {
 // The list shrinks, grows and empties while many take turns: no index out of
 // range, no source that has left, no address of the other family.
 func TestPoolConcurrent(t *testing.T) {
-	for _, s := range []Strategy{RoundRobin, Random, LeastUsed} {
+	for _, s := range []Strategy{RoundRobin, Random, LeastUsed, PerTarget, Hash} {
 		p := pool(s, "10.0.0.1", "10.0.0.2", "fd00::1")
 		var wg sync.WaitGroup
 		for range 4 {
@@ -269,10 +264,10 @@ func TestPoolConcurrent(t *testing.T) {
 			})
 		}
 		for range 1000 {
-			p.Set(s, list([]string{"10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2", "10.0.0.3*3"}[:rand.IntN(6)]...))
+			p.Set(Config{Strategy: s}, list([]string{"10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2", "10.0.0.3*3"}[:rand.IntN(6)]...))
 		}
 		wg.Wait()
-		p.Set(s, list("10.0.0.9"))
+		p.Set(Config{Strategy: s}, list("10.0.0.9"))
 		if got := take(t, p, dst4, 2); got != "9 9" {
 			t.Errorf("%s: at the end: got %s", s, got)
 		}
@@ -315,20 +310,59 @@ func TestPoolDistinct(t *testing.T) {
 	}
 }
 
+// What a decision costs, with as many targets and clients as a large pool has.
 func BenchmarkPoolNext(b *testing.B) {
-	for _, n := range []int{3, 1000, 100_000} {
+	const targets = 10_000
+	requests := make([]Request, targets)
+	for i := range requests {
+		requests[i] = Request{
+			Target: fmt.Sprintf("host%d.example", i),
+			Client: netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}),
+		}
+	}
+	for _, c := range []Config{
+		{Strategy: RoundRobin},
+		{Strategy: Random},
+		{Strategy: LeastUsed},
+		{Strategy: PerTarget},
+		{Strategy: PerTarget, Spacing: time.Second},
+		{Strategy: Hash},
+	} {
+		for _, n := range []int{3, 1000, 100_000} {
+			var sources []Source
+			for i := range n {
+				sources = append(sources, Source{Addr: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})})
+			}
+			var p Pool
+			p.Set(c, sources)
+			b.Run(fmt.Sprintf("%s/%v/%d", c.Strategy, c.Spacing, n), func(b *testing.B) {
+				b.ReportAllocs()
+				b.RunParallel(func(pb *testing.PB) {
+					for i := rand.IntN(targets); pb.Next(); i++ {
+						if turn, err := p.Next(&requests[i%targets], dst4, nil); err == nil {
+							turn.Done()
+						}
+					}
+				})
+			})
+		}
+	}
+	for _, n := range []int{1000, 100_000} {
+		var p Pool
 		var sources []Source
 		for i := range n {
 			sources = append(sources, Source{Addr: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})})
 		}
-		var p Pool
-		p.Set(RoundRobin, sources)
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			b.ReportAllocs()
+		p.Set(Config{Strategy: PerTarget, Spacing: time.Hour}, sources)
+		for range n / 2 {
+			p.Next(&requests[0], dst4, nil)
+		}
+		b.Run(fmt.Sprintf("one target, half of the sources taken/%d", n), func(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					turn, _ := p.Next(&Request{}, dst4, nil)
-					turn.Done()
+					if turn, err := p.Next(&requests[0], dst4, nil); err == nil {
+						turn.Return()
+					}
 				}
 			})
 		})

@@ -16,7 +16,7 @@ type race struct {
 	dialer   *Dialer
 	request  Request
 	todo     []netip.AddrPort
-	v4, v6   family
+	families [2]family
 	attempts int
 	pending  int
 	results  chan result
@@ -49,13 +49,13 @@ type result struct {
 }
 
 func (r *race) run(ctx context.Context) (*Upstream, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := r.bound(ctx)
 	defer cancel()
 	r.results = make(chan result, 1)
 	for {
 		if r.pending == 0 && !r.startNext(ctx) {
-			r.v4.end()
-			r.v6.end()
+			r.families[ipv4].end()
+			r.families[ipv6].end()
 			return nil, r.failure()
 		}
 		var delay <-chan time.Time
@@ -84,6 +84,13 @@ func (r *race) run(ctx context.Context) (*Upstream, error) {
 	}
 }
 
+func (r *race) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d := r.request.Timeout; d > 0 {
+		return context.WithTimeout(ctx, d)
+	}
+	return context.WithCancel(ctx)
+}
+
 // discard closes what connects after the race was won; it ends when every attempt
 // has, and those were canceled.
 func (r *race) discard(pending int) {
@@ -110,7 +117,11 @@ func (r *race) startNext(ctx context.Context) bool {
 func (r *race) start(ctx context.Context, dst netip.AddrPort) bool {
 	src, err := r.family(dst).source(r.dialer.Pool, &r.request, dst)
 	if err != nil {
-		r.note(result{err: err, dst: dst}, faultGone)
+		why := faultGone
+		if _, ok := err.(*Busy); ok {
+			why = faultBusy
+		}
+		r.note(result{err: err, dst: dst}, why)
 		return false
 	}
 	r.attempts++
@@ -145,12 +156,7 @@ func (r *race) failed(ctx context.Context, res result) bool {
 	return !r.family(res.dst).blame(route{res.src.ID(), res.dst}, why) || !r.start(ctx, res.dst)
 }
 
-func (r *race) family(dst netip.AddrPort) *family {
-	if dst.Addr().Unmap().Is4() {
-		return &r.v4
-	}
-	return &r.v6
-}
+func (r *race) family(dst netip.AddrPort) *family { return &r.families[familyOf(dst.Addr())] }
 
 // source returns the source for an attempt to reach dst: the one that others of its
 // family leave by, unless that has failed for dst.
@@ -158,7 +164,11 @@ func (f *family) source(p *Pool, r *Request, dst netip.AddrPort) (Source, error)
 	if f.turn != nil && !f.hasFailed(f.turn.ID(), dst) {
 		return f.turn.Source, nil
 	}
-	t, err := p.Next(r, dst.Addr(), func(src ID) bool { return f.hasFailed(src, dst) })
+	var skip func(ID) bool
+	if f.failed != nil {
+		skip = func(src ID) bool { return f.hasFailed(src, dst) }
+	}
+	t, err := p.Next(r, dst.Addr(), skip)
 	if err != nil {
 		return Source{}, err
 	}
@@ -233,8 +243,9 @@ func (f *family) end() {
 
 func (r *race) won(res result) *Upstream {
 	turn := r.family(res.dst).take(res.src.ID())
-	r.v4.giveBack()
-	r.v6.giveBack()
+	turn.connected()
+	r.families[ipv4].giveBack()
+	r.families[ipv6].giveBack()
 	return &Upstream{TCPConn: res.conn, Source: res.src, Addr: res.dst, Attempts: r.attempts, turn: turn}
 }
 
@@ -245,7 +256,7 @@ func (r *race) note(res result, why fault) {
 	switch {
 	case why == faultResources:
 		rank = 6
-	case why == faultExhausted:
+	case why == faultExhausted, why == faultBusy:
 		rank = 2
 	case why == faultGone:
 		rank = 1

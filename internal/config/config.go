@@ -62,7 +62,10 @@ type Resolver struct {
 type Pool struct {
 	Name     string
 	Sources  []Source      // none means the addresses of the interfaces that hold a default route
-	Strategy string        // round-robin, random or least-used; default round-robin
+	Strategy string        // round-robin, random, least-used, per-target or hash; default round-robin
+	HashBy   string        // client, user, session or target; default session
+	Spacing  time.Duration // a source is used for one target no more often than that; default zero, which means no limit
+	Wait     time.Duration // how long a client waits when Spacing leaves it no source; default zero
 	Refresh  time.Duration // how often the host's addresses are read, beside the kernel's news of them; default 30m
 }
 

@@ -86,7 +86,7 @@ var refused = []struct{ name, text, want string }{
 	{"numbers of another base", "limits: {connections: 0o10, per_client: 0b1}" + l,
 		"f.yaml:1:23: limits.connections: \"0o10\": want a whole number, 1 to 2147483647\nf.yaml:1:41: limits.per_client: \"0b1\": want a whole number, 1 to 2147483647"},
 	{"off, but empty", "geo: {database: }\npools:\n  a:\n    spacing: |-\n      0s" + l,
-		"f.yaml:1:7: geo.database: empty (leave the key out, or give it text)\nf.yaml:4:14: pools.a.spacing: not there yet"},
+		"f.yaml:1:7: geo.database: empty (leave the key out, or give it text)\nf.yaml:4:14: pools.a.spacing: a block of text, want text or a number"},
 
 	// Log, admin, limits, resolver.
 	{"nowhere to listen", "admin: {}" + l, "f.yaml:1:8: admin.listen: missing (such as 127.0.0.1:9080)"},
@@ -141,7 +141,7 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:56: pools.main.sources[0].labels.m: empty (leave the key out, or give it text)\n" +
 			"f.yaml:1:61: pools.main.sources[0].labels.n: the same key again"},
 	{"a pool", "pools: {main: {strategy: rr, refresh: 0s}}" + l,
-		"f.yaml:1:26: pools.main.strategy: \"rr\": use round-robin, random or least-used\nf.yaml:1:39: pools.main.refresh: \"0s\": want at least 1s"},
+		"f.yaml:1:26: pools.main.strategy: \"rr\": use round-robin, random, least-used, per-target or hash\nf.yaml:1:39: pools.main.refresh: \"0s\": want at least 1s"},
 
 	// Listeners.
 	{"an empty list of listeners", "listeners: []", "f.yaml:1:12: listeners: an empty list (leave the key out, or name some)"},
@@ -201,15 +201,16 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:84: listeners[1].listen: \"127.0.0.1:80\": listeners[0].listen[0] is that already"},
 
 	// What is to come.
-	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}, {upstream: 'http://user:pass@node2.example:8080'}]\n    strategy: per-target\n    hash_by: user\n    spacing: 1s\n    wait: 1s\n    cooldown: {}" + l,
+	{"turns of a pool", "pools: {main: {strategy: sticky, hash_by: cookie, spacing: 1, wait: 1s}}" + l,
+		"f.yaml:1:26: pools.main.strategy: \"sticky\": use round-robin, random, least-used, per-target or hash\n" +
+			"f.yaml:1:43: pools.main.hash_by: \"cookie\": use client, user, session or target\n" +
+			"f.yaml:1:60: pools.main.spacing: \"1\": no unit (write 1s)"},
+	{"waiting for nothing", "pools: {main: {wait: 1s}}" + l, "f.yaml:1:22: pools.main.wait: waits for nothing (add spacing, such as  spacing: 1s)"},
+	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}, {upstream: 'http://user:pass@node2.example:8080'}]\n    cooldown: {}" + l,
 		"f.yaml:3:24: pools.main.sources[0].prefix: not there yet\n" +
 			"f.yaml:3:49: pools.main.sources[0].spread: not there yet\n" +
 			"f.yaml:3:65: pools.main.sources[1].upstream: not there yet\n" +
-			"f.yaml:4:15: pools.main.strategy: \"per-target\": not there yet\n" +
-			"f.yaml:5:14: pools.main.hash_by: not there yet\n" +
-			"f.yaml:6:14: pools.main.spacing: not there yet\n" +
-			"f.yaml:7:11: pools.main.wait: not there yet\n" +
-			"f.yaml:8:15: pools.main.cooldown: not there yet"},
+			"f.yaml:4:15: pools.main.cooldown: not there yet"},
 	{"a later key of a listener", "listeners: [{listen: '127.0.0.1:443', verify_name: log}]", "f.yaml:1:52: listeners[0].verify_name: not there yet"},
 }
 

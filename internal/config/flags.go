@@ -1,6 +1,9 @@
 package config
 
-import "flag"
+import (
+	"flag"
+	"slices"
+)
 
 const envPrefix = "SWIVEL_"
 
@@ -28,6 +31,9 @@ type Flags struct {
 	Mark        int    // SO_MARK of outgoing sockets; zero means none
 }
 
+// flags of capabilities that are not there yet.
+var laterFlags = []string{"format", "exclude"}
+
 // setting is one flag and its variable.
 type setting struct {
 	name  string
@@ -41,7 +47,7 @@ func (f *Flags) settings() []setting {
 		{"listen", (*textFlag)(&f.Listen), "`addresses` to listen on (default 127.0.0.1:8080)"},
 		{"mode", (*textFlag)(&f.Mode), "`connect`, which is CONNECT, plain HTTP and SOCKS5 on one port (default), sni or unwrap"},
 		{"pool", (*textFlag)(&f.Pool), "interfaces, MACs and addresses to leave by: `sources` (default those of the default route)"},
-		{"strategy", (*textFlag)(&f.Strategy), "`order` of the pool: round-robin (default), random or least-used"},
+		{"strategy", (*textFlag)(&f.Strategy), "`order` of the pool: round-robin (default), random, least-used, per-target or hash"},
 		{"users", (*textFlag)(&f.Users), "htpasswd `file`"},
 		{"clients", (*textFlag)(&f.Clients), "`prefixes` that may connect (default everyone who can reach a loopback address)"},
 		{"allow", (*textFlag)(&f.Allow), "`prefixes` and names to allow, although denied by default"},
@@ -59,12 +65,19 @@ func (f *Flags) settings() []setting {
 	}
 }
 
-// Register defines the flags in fs.
+// Register defines the flags in fs. Those of later capabilities are defined too,
+// so that Build can say what is the matter with them.
 func (f *Flags) Register(fs *flag.FlagSet) {
 	for _, s := range f.settings() {
 		fs.Var(s.value, s.name, s.usage)
 	}
+	for _, name := range laterFlags {
+		fs.Var(new(textFlag), name, errLater.Error())
+	}
 }
+
+// IsLater reports whether a flag is there only for Build to refuse it.
+func IsLater(f *flag.Flag) bool { return slices.Contains(laterFlags, f.Name) }
 
 // Build returns the configuration that flags and variables ask for, after
 // fs.Parse. A flag wins over its variable. environ is what os.Environ returns. The

@@ -41,7 +41,7 @@ func TestBuildDefaults(t *testing.T) {
 		Log:      Log{"info", "json"},
 		Limits:   wantLimits(),
 		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
-		Pools:    []Pool{{Name: "default", Strategy: "round-robin", Refresh: 30 * time.Minute}},
+		Pools:    []Pool{{Name: "default", Strategy: "round-robin", HashBy: "session", Refresh: 30 * time.Minute}},
 		Listeners: []Listener{{
 			Name:         "egress",
 			Listen:       []string{"127.0.0.1:8080"},
@@ -57,7 +57,7 @@ func TestBuild(t *testing.T) {
 		" -strategy random -users f -clients 10.0.0.0/8,192.0.2.1 -allow 127.0.0.0/8,*.example.com -deny a.example.com"+
 		" -ports 443,8443,8000-8999 -cert c.pem -key k.pem -mark 0x10 -log-level debug -log-format console")
 	equal(t, c.Log, Log{"debug", "console"})
-	equal(t, c.Pools, []Pool{{Name: "main", Strategy: "random", Refresh: 30 * time.Minute, Sources: []Source{
+	equal(t, c.Pools, []Pool{{Name: "main", Strategy: "random", HashBy: "session", Refresh: 30 * time.Minute, Sources: []Source{
 		{Interface: "eth0", Weight: 1},
 		{MAC: net.HardwareAddr{0x5e, 0x88, 0x52, 0xb0, 0xf7, 0x5b}, Weight: 1},
 		{Address: netip.MustParseAddr("192.0.2.1"), Weight: 1},
@@ -147,7 +147,7 @@ func TestBuildRefuses(t *testing.T) {
 		{"a mark", "", "SWIVEL_MARK=x", `SWIVEL_MARK: "x": want a whole number, 0 to 4294967295`},
 		{"several", "-strategy rr -ports 0 -deny a..b -clients x -log-level y", "",
 			"-log-level: \"y\": use debug, info, warn or error\n" +
-				"-strategy: \"rr\": use round-robin, random or least-used\n" +
+				"-strategy: \"rr\": use round-robin, random, least-used, per-target or hash\n" +
 				"-clients: \"x\": not an address or prefix (write it as 192.0.2.0/24 or 2001:db8::/32)\n" +
 				"-deny: rule \"a..b\": not a name\n" +
 				"-ports: ports \"0\": want 443, or 8000-8999, within 1 to 65535"},
@@ -165,7 +165,8 @@ func TestBuildRefuses(t *testing.T) {
 		{"no file", "-config /nowhere/f.yaml", "", "open /nowhere/f.yaml: no such file or directory"},
 		{"no name of a file", "-config=", "", "-config: empty (leave it out, or give it a value)"},
 
-		{"a later strategy", "-strategy hash", "", "-strategy: \"hash\": not there yet"},
+		{"rules", "-format nft -exclude uid:1", "", "-exclude: not there yet\n-format: not there yet"},
+		{"a later variable", "", "SWIVEL_FORMAT=nft", "SWIVEL_FORMAT: not there yet"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := build(t, tt.line, strings.Fields(tt.environ)...)

@@ -22,7 +22,7 @@ var keys = map[string]any{
 	"geo":      map[string]any{"database": nil},
 	"pools": map[string]any{"*": map[string]any{
 		"sources":  map[string]any{"interface": nil, "mac": nil, "address": nil, "weight": nil, "labels": map[string]any{"*": nil}},
-		"strategy": nil, "spacing": nil, "wait": nil, "refresh": nil,
+		"strategy": nil, "hash_by": nil, "spacing": nil, "wait": nil, "refresh": nil,
 	}},
 	"listeners": map[string]any{
 		"name": nil, "listen": nil, "mode": nil, "pool": nil, "users": nil, "clients": nil, "mark": nil, "transparent": nil, "verify_name": nil,

@@ -7,7 +7,7 @@ import (
 )
 
 func defaultPool(name string) Pool {
-	return Pool{Name: name, Strategy: "round-robin", Refresh: 30 * time.Minute}
+	return Pool{Name: name, Strategy: "round-robin", HashBy: "session", Refresh: 30 * time.Minute}
 }
 
 func (c *Config) readPools(n node) {
@@ -26,12 +26,15 @@ func (p *Pool) read(n node) {
 	n.fields(
 		key("sources", some(p.readSources)),
 		key("strategy", value(&p.Strategy, parseStrategy)),
-		later("hash_by"),
-		later("spacing", "0s", "0"),
-		later("wait", "0s", "0"),
+		key("hash_by", value(&p.HashBy, parseHashBy)),
+		key("spacing", duration(&p.Spacing, 0)),
+		key("wait", duration(&p.Wait, 0)),
 		key("refresh", duration(&p.Refresh, time.Second)),
 		later("cooldown"),
 	)
+	if p.Wait > 0 && p.Spacing == 0 && !n.has("spacing") {
+		n.child("wait").errorf("waits for nothing (add spacing, such as  spacing: 1s)")
+	}
 }
 
 func (p *Pool) readSources(n node) {

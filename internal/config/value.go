@@ -49,7 +49,8 @@ var (
 	parseFormat   = choice([]string{"json", "console"})
 	parsePrefer   = choice([]string{"any", "ipv4", "ipv6"})
 	parseMode     = choice([]string{modeConnect, modeSNI, modeUnwrap})
-	parseStrategy = choice([]string{"round-robin", "random", "least-used"}, "per-target", "hash")
+	parseStrategy = choice([]string{"round-robin", "random", "least-used", "per-target", "hash"})
+	parseHashBy   = choice([]string{"client", "user", "session", "target"})
 )
 
 // parseNumber reads a whole number, in decimal or as 0x1f. A leading zero is

@@ -88,6 +88,9 @@ func explain(err error) failure {
 	if m, ok := errors.AsType[malformed](err); ok {
 		return failure{400, tokenRequest, m.Error(), "", repFailure}
 	}
+	if busy, ok := errors.AsType[*rotate.Busy](err); ok {
+		return failure{429, tokenRequest, "every source was used too recently for this target", retryIn(busy.After), repFailure}
+	}
 	for _, a := range answers {
 		if errors.Is(err, a.to) {
 			return a.failure
@@ -100,6 +103,11 @@ func explain(err error) failure {
 		return failure{408, tokenRequest, "head took too long", "", repFailure}
 	}
 	return failure{500, "proxy_internal_error", "", "", repFailure}
+}
+
+// retryIn is the field that tells a client when to come again, in whole seconds.
+func retryIn(d time.Duration) string {
+	return fmt.Sprintf("Retry-After: %d", max(1, (d+time.Second-1)/time.Second))
 }
 
 // explainDial finds the answer for what connect(2) said. EINVAL is what a blackhole

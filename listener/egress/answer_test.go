@@ -83,13 +83,15 @@ var answersToTargets = []answerTo{
 	{name: "malformed", target: "2130706433:443", want: "400 http_request_error bad target", rep: 1},
 
 	{name: "no source", want: "503 proxy_configuration_error no source address", rep: 1,
-		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.RoundRobin, nil) }},
+		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.Config{Strategy: rotate.RoundRobin}, nil) }},
 	{name: "no source for a name", target: "canary.test:443", want: "503 proxy_configuration_error no source address", rep: 1,
-		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.RoundRobin, nil) }},
+		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.Config{Strategy: rotate.RoundRobin}, nil) }},
 	{name: "no source of the family", want: "503 proxy_configuration_error no source address", rep: 1,
-		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.RoundRobin, sources("::1")) }},
+		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.Config{Strategy: rotate.RoundRobin}, sources("::1")) }},
 	{name: "no source that is there", want: "503 proxy_configuration_error no source address", rep: 1,
-		change: func(_ *testing.T, r *rig) { r.pool.Set(rotate.RoundRobin, sources("203.0.113.77", "203.0.113.78")) }},
+		change: func(_ *testing.T, r *rig) {
+			r.pool.Set(rotate.Config{Strategy: rotate.RoundRobin}, sources("203.0.113.77", "203.0.113.78"))
+		}},
 	{name: "sources exhausted", want: "503 connection_limit_reached every source address is exhausted", field: "Retry-After: 1", rep: 1,
 		change: func(_ *testing.T, r *rig) { r.failSockets(syscall.EADDRINUSE) }},
 	{name: "out of sockets", want: "503 connection_limit_reached out of sockets", field: "Retry-After: 1", rep: 1,

@@ -120,23 +120,22 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 	if s.c.OurOwn() {
 		return nil, target.ErrLoop
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.Dial)
-	defer cancel()
-
-	start := time.Now()
-	addrs, err := s.Policy.Resolve(ctx, t, s.lookup)
-	if t.Name != "" {
-		l.DNS = time.Since(start)
-	}
+	addrs, err := s.resolve(ctx, l, t)
 	if err != nil {
 		return nil, err
 	}
-	start = time.Now()
-	var wants []rotate.Want
-	if s.Wants != nil {
-		wants = s.Wants(l.User, t)
+	r := rotate.Request{
+		Addrs:   addrs,
+		Target:  t.Host(),
+		Client:  s.c.Addr.Addr(),
+		User:    l.User,
+		Timeout: max(s.Dial-l.DNS, time.Nanosecond),
 	}
-	up, err := s.Dialer.Dial(ctx, rotate.Request{Addrs: addrs, Target: t.Host(), Client: s.c.Addr.Addr(), User: l.User, Wants: wants})
+	if s.Wants != nil {
+		r.Wants = s.Wants(l.User, t)
+	}
+	start := time.Now()
+	up, err := s.Dialer.Dial(ctx, r)
 	l.Connect = time.Since(start)
 	if derr, ok := errors.AsType[*rotate.Error](err); ok {
 		l.Address, l.Source, l.Attempts = derr.Addr, derr.Source.String(), derr.Attempts
@@ -146,6 +145,19 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 	}
 	l.Address, l.Source, l.Attempts = up.Addr, up.Source.String(), up.Attempts
 	return up, nil
+}
+
+// resolve finds the addresses of t that may be dialed.
+func (s *session) resolve(ctx context.Context, l *listener.Line, t target.Target) ([]netip.AddrPort, error) {
+	if t.Name == "" {
+		return s.Policy.Resolve(ctx, t, s.lookup)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.Dial)
+	defer cancel()
+	start := time.Now()
+	addrs, err := s.Policy.Resolve(ctx, t, s.lookup)
+	l.DNS = time.Since(start)
+	return addrs, err
 }
 
 // succeed tells the client that the tunnel begins, and reports whether it could.

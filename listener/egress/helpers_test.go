@@ -57,7 +57,7 @@ func newRig(t testing.TB, change func(*rig)) *rig {
 	t.Helper()
 	r := &rig{gate: listener.NewGate(20000), pool: new(rotate.Pool), log: newAccessLog()}
 	r.gate.Limit(10000, 10000)
-	r.pool.Set(rotate.RoundRobin, sources("127.0.0.2", "127.0.0.3", "127.0.0.4"))
+	r.pool.Set(rotate.Config{Strategy: rotate.RoundRobin}, sources("127.0.0.2", "127.0.0.3", "127.0.0.4"))
 	r.dns = newDNS(t)
 	r.resolver = resolver.Config{Servers: []netip.AddrPort{r.dns.AddrPort()}, Timeout: patience}
 	r.Door = &egress.Door{
