@@ -68,6 +68,7 @@ func check(load loader, stdout *os.File) error {
 	if cfg.Admin.Listen != "" {
 		r.socket("admin", cfg.Admin.Listen)
 	}
+	r.kernel(cfg)
 	r.descriptors(cfg.Limits.Connections)
 	r.names(cfg.Resolver)
 	if r.missing {

@@ -15,10 +15,12 @@ import (
 // imports is which packages of this module a package may import. ARCHITECTURE.md
 // says why. What is not listed may import none.
 var imports = map[string][]string{
-	".":               {"iface", "internal/admin", "internal/auth", "internal/config", "internal/geo", "internal/logqueue", "internal/resolver", "internal/sockopt", "internal/target", "listener", "listener/egress", "relay", "rotate"},
+	".":               {"iface", "internal/admin", "internal/auth", "internal/config", "internal/geo", "internal/logqueue", "internal/resolver", "internal/rules", "internal/sockopt", "internal/target", "listener", "listener/egress", "relay", "rotate"},
 	"listener":        {"internal/proxyproto", "internal/sockopt", "relay"},
 	"listener/egress": {"internal/auth", "internal/resolver", "internal/target", "listener", "relay", "rotate"},
 	"rotate":          {"internal/sockopt"},
+	"internal/rules":  {"internal/target"},
+	"internal/exit":   {"internal/proxyproto"},
 	"internal/config": {"internal/target"},
 }
 

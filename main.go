@@ -11,6 +11,7 @@
 //	sources.go  the pools' sources, from the configuration and the host's state
 //	region.go   countries, and which sources are for whom
 //	check.go    swivel check
+//	rules.go    swivel rules, and in check_rules.go whether they are in place
 package main
 
 import (
@@ -46,6 +47,7 @@ Commands (the first argument; run when there is none), each with the same flags:
 
 	run       serve until SIGTERM; SIGHUP reads file, users and certificates again
 	check     judge the configuration and this host; status 1 if anything is missing
+	rules     print the nftables or iptables rules that transparent listeners need
 	sources   list the pools as they are now
 	version   print the version
 
@@ -64,6 +66,7 @@ func command(args, environ []string, stdout, stderr *os.File) int {
 		name, args = args[0], args[1:]
 	}
 	var run func(load loader, stdout *os.File) error
+	own := func(*flag.FlagSet) {} // registers flags of the command alone
 	switch name {
 	case "run":
 		run = serve
@@ -71,18 +74,19 @@ func command(args, environ []string, stdout, stderr *os.File) int {
 		run = check
 	case "sources":
 		run = sources
+	case "rules":
+		r := new(rulesCommand)
+		run, own = r.run, r.register
 	case "version":
 		fmt.Fprintln(stdout, version())
 		return 0
 	case "help":
 		printUsage(stdout)
 		return 0
-	case "rules":
-		return fail(stderr, errors.New("rules: not there yet: there is no transparent listener to print rules for"))
 	default:
-		return fail(stderr, fmt.Errorf("%s: no such command (run, check, sources or version; swivel help)", name))
+		return fail(stderr, fmt.Errorf("%s: no such command (run, check, rules, sources or version; swivel help)", name))
 	}
-	load, err := parse(args, environ)
+	load, err := parse(args, environ, own)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		printUsage(stdout)
@@ -99,9 +103,10 @@ func command(args, environ []string, stdout, stderr *os.File) int {
 // loader reads the configuration, again each time that it is called.
 type loader func() (*config.Config, error)
 
-func parse(args, environ []string) (loader, error) {
+func parse(args, environ []string, own func(*flag.FlagSet)) (loader, error) {
 	var f config.Flags
 	fs := newFlagSet(&f)
+	own(fs)
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -123,12 +128,13 @@ func printUsage(w io.Writer) {
 	fmt.Fprint(w, usage)
 	shown := flag.NewFlagSet("swivel", flag.ContinueOnError)
 	shown.SetOutput(w)
-	newFlagSet(new(config.Flags)).VisitAll(func(f *flag.Flag) {
-		if !config.IsLater(f) {
-			shown.Var(f.Value, f.Name, f.Usage)
-		}
-	})
+	new(config.Flags).Register(shown)
 	shown.PrintDefaults()
+	fmt.Fprint(w, "\nFlags of swivel rules alone:\n\n")
+	own := flag.NewFlagSet("swivel rules", flag.ContinueOnError)
+	own.SetOutput(w)
+	new(rulesCommand).register(own)
+	own.PrintDefaults()
 }
 
 // errStopped ends a command with status 1 without a word: all has been said.

@@ -31,7 +31,7 @@ func TestStartErrors(t *testing.T) {
 		"unknown key": {
 			file("limits: {per_clint: 5}\nlisteners: [{listen: '127.0.0.1:0'}]"), `.*swivel.yaml:1:\d+: limits.*per_clint.*per_client.*`},
 		"key of a later capability": {
-			file("listeners: [{listen: '127.0.0.1:0', mode: sni}]"), `.*swivel.yaml:1:\d+: listeners\[0\].mode.*not there yet.*`},
+			file("listeners: [{listen: '127.0.0.1:0', verify_name: log}]"), `.*swivel.yaml:1:\d+: listeners\[0\].verify_name.*not there yet.*`},
 		"bad YAML":                    {file("listeners: [{listen: '127.0.0.1:0'}"), `.*swivel.yaml:\d+:\d+: .*`},
 		"empty file":                  {file(""), `.*swivel.yaml: empty.*`},
 		"missing file":                {[]string{"-config", "/nonexistent/swivel.yaml"}, `.*/nonexistent/swivel.yaml: no such file or directory.*`},
@@ -40,11 +40,10 @@ func TestStartErrors(t *testing.T) {
 		"expired certificate":         {[]string{"-cert", old.cert, "-key", old.key}, `listener egress: tls: .*cert.pem: expired on \d{4}-\d\d-\d\d`},
 		"certificate without key":     {[]string{"-cert", old.cert}, `-cert: needs .*-key`},
 		"unknown flag":                {[]string{"-lisen", ":1"}, `flag provided but not defined: -lisen.*`},
-		"flag of a later capability":  {[]string{"-transparent", "redirect"}, `-transparent: .*not there yet.*`},
-		"value of a later capability": {[]string{"-mode", "sni"}, `-mode: .*not there yet.*`},
+		"flag of another mode":        {[]string{"-transparent", "redirect"}, `-transparent: means nothing in mode connect`},
+		"value of a later capability": {[]string{"-strategy", "hash"}, `-strategy: .*not there yet.*`},
 		"bad value":                   {[]string{"-ports", "0"}, `-ports: .*"0".*`},
 		"unknown command":             {[]string{"serve"}, `serve: no such command \(.*\)`},
-		"later command":               {[]string{"rules"}, `rules: not there yet.*`},
 		"argument":                    {[]string{"run", "now"}, `now: not a flag \(.*\)`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,7 +17,11 @@ import (
 //
 // It asks about an unmarked packet with no source address. Rules for others, see
 // ip-rule(8), are looked at by the kernel after its table of local routes.
-func LocalRoute(a netip.Addr) (bool, error) {
+func LocalRoute(a netip.Addr) (bool, error) { return MarkedRoute(a, 0) }
+
+// MarkedRoute is LocalRoute for a packet with a mark, by which rules can choose
+// another table of routes.
+func MarkedRoute(a netip.Addr, mark uint32) (bool, error) {
 	a = plain(a)
 	if a.IsUnspecified() {
 		return true, nil // connect(2) takes it for the loopback address
@@ -27,7 +31,7 @@ func LocalRoute(a netip.Addr) (bool, error) {
 		return false, err
 	}
 	defer c.close()
-	req, err := routeRequest(a)
+	req, err := routeRequest(a, mark)
 	if err != nil {
 		return false, err
 	}
@@ -51,17 +55,22 @@ func LocalRoute(a netip.Addr) (bool, error) {
 const routeSize = 4 << 10
 
 // routeRequest returns the body of an RTM_GETROUTE for a, rtnetlink(7).
-func routeRequest(a netip.Addr) ([]byte, error) {
+func routeRequest(a netip.Addr, mark uint32) ([]byte, error) {
 	dst := a.AsSlice()
 	head := unix.RtMsg{Family: unix.AF_INET6, Dst_len: uint8(a.BitLen())}
 	if a.Is4() {
 		head.Family = unix.AF_INET
 	}
-	req, err := binary.Append(nil, binary.NativeEndian, head)
-	if err != nil {
-		return nil, err
-	}
-	req, err = binary.Append(req, binary.NativeEndian, unix.RtAttr{Len: uint16(unix.SizeofRtAttr + len(dst)), Type: unix.RTA_DST})
+	req, err := binary.Append(nil, binary.NativeEndian, struct {
+		Head unix.RtMsg
+		Mark unix.RtAttr
+		Word uint32
+		Dst  unix.RtAttr // and dst
+	}{
+		head,
+		unix.RtAttr{Len: unix.SizeofRtAttr + 4, Type: unix.RTA_MARK}, mark,
+		unix.RtAttr{Len: uint16(unix.SizeofRtAttr + len(dst)), Type: unix.RTA_DST},
+	})
 	return append(req, dst...), err
 }
 

@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bufferSize is a TLS record's worth. What a tunnel sends now and then fits, and
-// a tunnel with more to say soon splices.
-const bufferSize = 16 << 10
+// bufferSize holds the largest TLS record and more, so that reading one does not
+// fill it. What a tunnel sends now and then fits, and a tunnel with more to say soon
+// splices.
+const bufferSize = 18 << 10
 
 // fullReads is how many reads in a row must fill the buffer before the loop
 // splices: most connections never send that much, and never touch a pipe.
@@ -87,10 +88,9 @@ func plain(dst io.Writer, src io.Reader, p *progress) (dstFailed bool, err error
 // hand, as io.Copy does, takes an unprivileged user's whole budget of pipe
 // memory at 32 tunnels, and four descriptors of each.)
 //
-// The system calls are made in callbacks of [syscall.RawConn], which wait for
-// the socket when a callback returns false. That waits for a *change*: a
-// callback must have tried, and seen EAGAIN. Each callback makes one attempt, so
-// that a Close by another goroutine takes effect between two of them.
+// fill and flush make one attempt each and report whether that came to anything. A
+// Pipe then lets go of the goroutine: see park.go. run is for those who ask for a
+// copy and wait for it.
 //
 // There are no deadlines (184 ns each), no SPLICE_F_MORE (it holds the last
 // bytes back for 200 ms) and no SO_RCVLOWAT (a deadlock when the buffer is
@@ -103,13 +103,19 @@ type stream struct {
 	buf  *[bufferSize]byte // nil if it holds no data
 	pipe *kpipe            // nil unless splicing; data is empty then
 
-	full  int // reads in a row that filled buf
-	burst int // bytes moved since it last waited
+	full  int  // reads in a row that filled buf
+	burst int  // bytes moved since it last waited
+	dry   bool // the last read did not fill buf: src had no more
 	eof   bool
-	err   error // what the last callback met
+	err   error // what the last attempt met
 }
 
 // run is transfer for a stream.
+//
+// The attempts are callbacks of [syscall.RawConn], which waits for the socket when
+// one returns false. That waits for a *change*: a callback must have tried, and seen
+// EAGAIN. Each makes one attempt, so that a Close by another goroutine takes effect
+// between two of them.
 func (s *stream) run() (dstFailed bool, err error) {
 	defer s.release()
 	in, err := s.src.SyscallConn()
@@ -127,13 +133,7 @@ func (s *stream) run() (dstFailed bool, err error) {
 				return true, opError("write", s.dst, err)
 			}
 		}
-		if s.full >= fullReads && s.pipe == nil {
-			s.pipe = pipes.get()
-		}
-		if s.burst >= maxBurst {
-			s.burst = 0
-			runtime.Gosched()
-		}
+		s.prepare()
 		if err := call(in.Read, fill, &s.err); err != nil {
 			return false, opError("read", s.src, err)
 		}
@@ -157,6 +157,17 @@ func (s *stream) pending() bool {
 	return len(s.data) > 0 || s.pipe != nil && s.pipe.held > 0
 }
 
+// prepare comes before fill.
+func (s *stream) prepare() {
+	if s.full >= fullReads && s.pipe == nil {
+		s.pipe = pipes.get()
+	}
+	if s.burst >= maxBurst {
+		s.burst = 0
+		runtime.Gosched()
+	}
+}
+
 // fill takes bytes from src, or sets eof or err. It returns false if src has
 // none.
 func (s *stream) fill(fd uintptr) bool {
@@ -171,11 +182,11 @@ func (s *stream) fill(fd uintptr) bool {
 		s.dropPipe()
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
-	n, err := retry(unix.Read, int(fd), buf[:])
+	n, err := read(int(fd), buf[:])
 	if n > 0 {
 		s.buf, s.data = buf, buf[:n]
-		s.full++
-		if n < len(buf) {
+		s.dry = n < len(buf)
+		if s.full++; s.dry {
 			s.full = 0
 		}
 		return true
@@ -198,7 +209,7 @@ func (s *stream) flush(fd uintptr) bool {
 		op = "splice"
 		n, err = s.pipe.drain(int(fd))
 	} else {
-		n, err = retry(unix.Write, int(fd), s.data)
+		n, err = write(int(fd), s.data)
 	}
 	if err == unix.EAGAIN {
 		s.burst = 0
@@ -238,17 +249,6 @@ func (s *stream) dropPipe() {
 func (s *stream) release() {
 	s.dropBuffer()
 	s.dropPipe()
-}
-
-// retry calls f again when a signal interrupted it. It returns 0, not -1, bytes
-// with an error.
-func retry(f func(int, []byte) (int, error), fd int, p []byte) (int, error) {
-	for {
-		n, err := f(fd, p)
-		if err != unix.EINTR {
-			return max(n, 0), err
-		}
-	}
 }
 
 // opError describes err as package net does, if it does not come from there.

@@ -13,6 +13,9 @@ import (
 // side is one end of a tunnel, and the reasons that are laid to it.
 type side struct {
 	Duplex
+	pipe *Pipe
+	fd   int // of a TCP connection, for a Pipe that has a lot
+
 	closed, reset, timeout Reason
 
 	// finSent is set before our FIN to this side leaves.
@@ -68,7 +71,16 @@ type direction struct {
 	pipe     *Pipe
 	src, dst *side
 	stall    stall // guarded by the watch's mu
-	parking
+
+	// Between two TCP connections, when there is a lot to wait in.
+	waiting
+	stream stream
+}
+
+// run relays the direction on a goroutine of its own, which waits.
+func (d *direction) run() {
+	failed, err := d.copy()
+	d.end(failed, err)
 }
 
 // copy relays until src's EOF, when it returns a nil error. Otherwise it returns
@@ -81,28 +93,27 @@ func (d *direction) copy() (failed *side, err error) {
 		}
 	}()
 	dstFailed, err := transfer(d.dst.Duplex, d.src.Duplex, &d.progress)
-	switch {
-	case err == nil && d.src.falseEOF():
-		return d.src, opError("read", d.src, unix.EPIPE)
-	case dstFailed:
+	if dstFailed {
 		return d.dst, err
-	default:
-		return d.src, err
 	}
+	return d.readResult(err)
 }
 
-// run relays the direction, tells the other side how it ended, and when it is the
-// last one, ends the tunnel. It also returns when the direction is parked; unpark
-// then runs it again.
-func (d *direction) run() {
-	p := d.pipe
-	failed, err := d.copy()
-	for again, parked := d.park(err); again; again, parked = d.park(err) {
-		if parked {
-			return
-		}
-		failed, err = d.copy()
+// readResult is what copy returns when reading from src ended with err, nil for EOF.
+func (d *direction) readResult(err error) (failed *side, _ error) {
+	switch {
+	case err == nil && d.src.falseEOF():
+		err = opError("read", d.src, unix.EPIPE)
+	case err != nil:
+		err = opError("read", d.src, err)
 	}
+	return d.src, err
+}
+
+// end tells the other side how the direction ended, and when it is the last one, ends
+// the tunnel.
+func (d *direction) end(failed *side, err error) {
+	p := d.pipe
 	if err == nil && p.passEOF(d) {
 		failed, err = d.dst, d.dst.closeWrite()
 	}
@@ -112,21 +123,33 @@ func (d *direction) run() {
 	if err != nil && failed == d.src {
 		// The other direction has nowhere to write to. It may be waiting for
 		// bytes, or for room in a TLS stream that failed for reasons of its own.
-		past := time.Unix(1, 0)
-		d.dst.SetReadDeadline(past)
-		d.src.SetWriteDeadline(past)
-		d.other().unpark()
+		d.other().interrupt()
 	}
 	// If it was dst that failed, the other direction goes on: what dst had sent
 	// is still in its receive queue, even after RST.
-	d.never.Store(true)
 	p.watch.directionEnded()
-	if p.last() {
-		reason, err := p.finish()
-		p.watch.stop()
-		lot.leave(&p.up)
-		lot.leave(&p.down)
-		p.done(reason, err)
+	if !p.last() {
+		return
+	}
+	if p.settles() {
+		go p.finish() // ends within Limits.HalfClosed
+	} else {
+		p.finish()
+	}
+}
+
+// interrupt makes d end, whatever it waits for.
+func (d *direction) interrupt() {
+	if d.pipe.lot == nil {
+		past := time.Unix(1, 0)
+		d.src.SetReadDeadline(past)
+		d.dst.SetWriteDeadline(past)
+		return
+	}
+	d.stop.Store(true)
+	// One that runs, or does before this has found what it waits for, sees stop.
+	if d.wake(waitsForSrc) || d.wake(waitsForDst) {
+		go d.runOn() // ends with the direction
 	}
 }
 
@@ -169,12 +192,27 @@ func (p *Pipe) fail(s *side, err error) {
 	}
 }
 
-// finish closes both sides, in the way that they are to see it.
-func (p *Pipe) finish() (Reason, error) {
+// settles reports whether finish has to wait for a peer. No direction runs any more.
+func (p *Pipe) settles() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed != nil
+}
+
+// finish closes both sides, in the way that they are to see it, and tells of the end.
+func (p *Pipe) finish() {
+	reason, err := p.close()
+	p.watch.stop()
+	p.done(reason, err)
+}
+
+func (p *Pipe) close() (Reason, error) {
 	p.mu.Lock()
 	reason, err, failed, firstFIN := p.reason, p.err, p.failed, p.firstFIN
 	p.mu.Unlock()
-
+	if p.lot != nil {
+		p.lot.leave(p)
+	}
 	switch {
 	case reason == "":
 		p.client.Close()

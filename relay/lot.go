@@ -2,116 +2,137 @@ package relay
 
 import (
 	"os"
+	"runtime"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// lot is where the parked directions of this process wait: one epoll set.
+// parkingLot is an epoll set, in which the sockets of tunnels between two TCP
+// connections are for as long as they live, and a goroutine that attends to it.
 //
 // Package net has every socket in an epoll set too, but offers no way to wait there
 // other than with a goroutine.
-var lot parkingLot
-
 type parkingLot struct {
-	once sync.Once
-	err  error // of open
 	epfd int
-	set  syscall.RawConn // of epfd, which is itself waited for as a file
 
 	mu    sync.Mutex
-	slots []*direction // guarded by mu; by descriptor of src
+	pipes []*Pipe // guarded by mu; by key, nil if nobody has it
+	free  []int32 // guarded by mu; keys
 }
 
-// add makes the lot unpark d when there is something to read from its source, be it
-// EOF or an error. It reports whether it does. The caller holds d.pipe.mu.
-func (l *parkingLot) add(d *direction) bool {
-	l.once.Do(l.open)
-	c := tcpOf(d.src.Duplex)
-	if l.err != nil || c == nil {
-		return false
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	cerr := raw.Control(func(fd uintptr) { err = l.wait(int(fd), d) })
-	return cerr == nil && err == nil
+// lots has one for each processor. A Pipe keeps to the one it got.
+var lots struct {
+	mu   sync.Mutex
+	list []*parkingLot // guarded by mu
+	turn int           // guarded by mu
 }
 
-// wait arms fd for one event. It stays in the set, disarmed, until it is closed.
-func (l *parkingLot) wait(fd int, d *direction) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for len(l.slots) <= fd {
-		l.slots = append(l.slots, nil)
-	}
-	l.slots[fd], d.fd = d, fd
-	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
-	err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_MOD, fd, &e)
-	if err == unix.ENOENT {
-		err = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &e)
-	}
-	if err != nil {
-		l.slots[fd] = nil
-	}
-	return err
-}
+var maxLots = runtime.GOMAXPROCS(0)
 
-// take returns the direction that waits for fd, if there is one. A descriptor that
-// was closed and given out again since the event makes that another direction than
-// the event was for: it finds nothing to read and parks again.
-func (l *parkingLot) take(fd int) *direction {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if fd >= len(l.slots) {
+// nextLot returns the lot for another Pipe, or nil when none could be opened so far:
+// there are no descriptors.
+func nextLot() *parkingLot {
+	lots.mu.Lock()
+	defer lots.mu.Unlock()
+	if len(lots.list) < maxLots {
+		if l := openLot(); l != nil {
+			lots.list = append(lots.list, l)
+		}
+	}
+	if len(lots.list) == 0 {
 		return nil
 	}
-	d := l.slots[fd]
-	l.slots[fd] = nil
-	return d
+	lots.turn = (lots.turn + 1) % len(lots.list)
+	return lots.list[lots.turn]
 }
 
-// leave forgets d, which has ended while it was parked or before.
-func (l *parkingLot) leave(d *direction) {
+func openLot() *parkingLot {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil
+	}
+	if err := unix.SetNonblock(epfd, true); err != nil {
+		unix.Close(epfd)
+		return nil
+	}
+	l := &parkingLot{epfd: epfd}
+	go l.attend(os.NewFile(uintptr(epfd), "epoll")) // for as long as the process lives
+	return l
+}
+
+// The events of a socket. They come once for each change (EPOLLET), so that nothing
+// is to be asked for again after each message. EPOLLOUT is added for a socket that
+// has once taken no more.
+const (
+	inEvents  = unix.EPOLLET | unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI
+	outEvents = inEvents | unix.EPOLLOUT
+)
+
+// enter puts the sockets of p into the set, and reports whether it could. What is
+// there to be read already is an event.
+func (l *parkingLot) enter(p *Pipe) bool {
+	l.mu.Lock()
+	if n := len(l.free); n > 0 {
+		p.key = l.free[n-1]
+		l.free = l.free[:n-1]
+		l.pipes[p.key] = p
+	} else {
+		p.key = int32(len(l.pipes))
+		l.pipes = append(l.pipes, p)
+	}
+	l.mu.Unlock()
+	if l.control(unix.EPOLL_CTL_ADD, &p.client, inEvents) && l.control(unix.EPOLL_CTL_ADD, &p.upstream, inEvents) {
+		return true
+	}
+	l.control(unix.EPOLL_CTL_DEL, &p.client, 0)
+	l.leave(p)
+	return false
+}
+
+// leave forgets p. Its sockets leave the set when they are closed.
+func (l *parkingLot) leave(p *Pipe) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if d.fd < len(l.slots) && l.slots[d.fd] == d {
-		l.slots[d.fd] = nil
-	}
+	l.pipes[p.key] = nil
+	l.free = append(l.free, p.key)
 }
 
-func (l *parkingLot) open() {
-	l.epfd, l.err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if l.err != nil {
-		return
+func (l *parkingLot) control(op int, s *side, events uint32) bool {
+	e := unix.EpollEvent{Events: events, Fd: s.pipe.key << 1}
+	if s == &s.pipe.upstream {
+		e.Fd |= 1
 	}
-	if l.err = unix.SetNonblock(l.epfd, true); l.err != nil {
-		return
-	}
-	l.set, l.err = os.NewFile(uintptr(l.epfd), "epoll").SyscallConn()
-	if l.err == nil {
-		go l.attend() // for as long as the process lives
-	}
+	return unix.EpollCtl(l.epfd, op, s.fd, &e) == nil
 }
 
-// attend unparks directions.
-func (l *parkingLot) attend() {
-	events := make([]unix.EpollEvent, 256)
-	l.set.Read(func(fd uintptr) bool {
+// pipe returns who has the key. An event that was fetched before its Pipe ended may
+// find another one, which then tries in vain, and waits on.
+func (l *parkingLot) pipe(key int32) *Pipe {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pipes[key]
+}
+
+// attend lets directions go on.
+func (l *parkingLot) attend(set *os.File) {
+	raw, err := set.SyscallConn()
+	if err != nil {
+		panic(err) // only of a nil File
+	}
+	events := make([]unix.EpollEvent, 128)
+	raw.Read(func(uintptr) bool {
 		for {
-			n, err := unix.EpollWait(int(fd), events, 0)
-			if err != nil && err != unix.EINTR {
-				return true
-			}
-			if n == 0 {
-				return false
-			}
-			for _, e := range events[:max(n, 0)] {
-				if d := l.take(int(e.Fd)); d != nil {
-					d.unpark()
+			n := epollReady(l.epfd, events)
+			for _, e := range events[:n] {
+				if p := l.pipe(e.Fd >> 1); p != nil {
+					p.ready(e.Fd&1 != 0, e.Events)
 				}
+			}
+			// The set itself is waited for by its changes as well: what comes
+			// after fewer events than there was room for is one.
+			if n < len(events) {
+				return false
 			}
 		}
 	})

@@ -1,91 +1,216 @@
 package relay
 
 import (
-	"errors"
-	"os"
+	"fmt"
+	"net"
+	"runtime/debug"
 	"sync/atomic"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// parkAfter is how long a direction may be idle before it is parked.
-const parkAfter = 5 * time.Second
-
-// parking is a direction's way of waiting without a goroutine.
+// waiting is how a direction between two TCP connections waits: without a goroutine,
+// whose stack would be some KB for as long as the tunnel lives.
 //
-// A goroutine that waits costs its stack, some 4 KB for each direction. When a
-// direction between two TCP connections has moved nothing for a while, the watch
-// makes its read time out; its goroutine then gives the socket to the parking lot
-// and ends. The lot starts another one when there is something to read.
-//
-// Not at once, with each wait, because giving the socket away and taking it back
-// costs two system calls and a goroutine.
-type parking struct {
-	never atomic.Bool // cannot be parked, or has ended
+// What is in the way of going on is known by state. Whoever changes it to running
+// owns the direction's stream until it waits again or has ended.
+type waiting struct {
+	state atomic.Int32
 
-	at   bool // parked; guarded by pipe.mu
-	idle bool // the read was made to time out for it to be parked; guarded by pipe.mu
-	fd   int  // of src, once the lot knows it; guarded by the lot's mu
+	// ending: src has sent FIN, urgent bytes or RST. A read that does not fill the
+	// buffer does not mean then that there is nothing more to be read.
+	ending atomic.Bool
+
+	// stop: the other direction knows that this one cannot go on.
+	stop atomic.Bool
+
+	// The rest belongs to the owner.
+
+	outEvents bool   // the lot tells when dst has room
+	goOn      func() // runOn, once it was needed: a go statement with arguments allocates
+	failed    *side  // when it is over: who failed
+	err       error  // when it is over: nil after src's EOF
 }
 
-// looksAnyway reports whether the watch of a tunnel that is not parked looks at it
-// often enough for stall.go, without being told of bytes that move.
-func (p *Pipe) looksAnyway() bool {
-	return !p.up.never.Load() && p.parkAfter <= p.limits.UserTimeout/looksPerTimeout
+const (
+	running     int32 = iota
+	runningMore       // there was an event while it ran
+	waitsForSrc       // to have something to read
+	waitsForDst       // to have room
+	hasEnded
+)
+
+// wake makes the caller the owner of a direction that waits for what. One that runs
+// will try once more before it waits.
+func (d *direction) wake(what int32) bool {
+	for {
+		switch s := d.state.Load(); {
+		case s == what:
+			if d.state.CompareAndSwap(s, running) {
+				return true
+			}
+		case s == running:
+			if d.state.CompareAndSwap(s, runningMore) {
+				return false
+			}
+		default:
+			return false
+		}
+	}
 }
 
-// canPark reports whether d has a goroutine that it might do without.
-func (d *direction) canPark() bool {
-	if d.never.Load() {
+// wait gives d up until there is an event. It reports false when there was one, or
+// when the tunnel was cut: d then runs on.
+func (d *direction) wait(what int32) bool {
+	d.stream.dry, d.stream.burst = false, 0
+	if what == waitsForDst && !d.outEvents {
+		d.outEvents = true
+		d.pipe.lot.control(unix.EPOLL_CTL_MOD, d.dst, outEvents)
+	}
+	if d.state.CompareAndSwap(running, what) {
+		return true
+	}
+	d.state.Store(running)
+	return false
+}
+
+// ready is told of the events of a side.
+func (p *Pipe) ready(upstream bool, events uint32) {
+	in, out := &p.up, &p.down
+	if upstream {
+		in, out = out, in
+	}
+	const gone = unix.EPOLLHUP | unix.EPOLLERR
+	if events&(gone|unix.EPOLLRDHUP|unix.EPOLLPRI) != 0 {
+		in.ending.Store(true)
+	}
+	if events&^unix.EPOLLOUT != 0 && in.wake(waitsForSrc) {
+		in.step()
+	}
+	if events&(gone|unix.EPOLLOUT) != 0 && out.wake(waitsForDst) {
+		out.step()
+	}
+}
+
+// step goes on with d on the goroutine of the lot, which others wait for: with no
+// more than a few buffers.
+func (d *direction) step() {
+	switch d.advance(true) {
+	case over:
+		d.end(d.failed, d.err)
+	case busy:
+		if d.goOn == nil {
+			d.goOn = d.runOn
+		}
+		go d.goOn() // until it has to wait, or has ended
+	}
+}
+
+func (d *direction) runOn() {
+	if d.advance(false) == over {
+		d.end(d.failed, d.err)
+	}
+}
+
+// outcome is why advance returned.
+type outcome int
+
+const (
+	parked outcome = iota // d belongs to somebody else already
+	busy                  // there is more than advance was to do
+	over                  // d.failed and d.err say how
+)
+
+// advance moves bytes until d has to wait or has ended.
+func (d *direction) advance(brief bool) (o outcome) {
+	defer func() {
+		if r := recover(); r != nil { // costs this tunnel, not the process
+			d.failed, d.err = d.src, fmt.Errorf("panic: %v: %s", r, debug.Stack())
+			o = over
+		}
+		if o == over {
+			d.state.Store(hasEnded)
+			d.stream.release()
+		}
+	}()
+	s := &d.stream
+	for {
+		switch {
+		case d.pipe.cut.Load() || d.stop.Load():
+			d.failed, d.err = d.src, net.ErrClosed
+			return over
+		case s.pending():
+			if !s.flush(uintptr(d.dst.fd)) && d.wait(waitsForDst) {
+				return parked
+			}
+			if s.err != nil {
+				d.failed, d.err = d.dst, opError("write", d.dst, s.err)
+				return over
+			}
+		case s.dry && !d.ending.Load() && d.wait(waitsForSrc):
+			return parked
+		case brief && s.full >= fullReads:
+			return busy
+		default:
+			s.prepare()
+			if !s.fill(uintptr(d.src.fd)) && d.wait(waitsForSrc) {
+				return parked
+			}
+			if s.err != nil || s.eof {
+				d.failed, d.err = d.readResult(s.err)
+				return over
+			}
+		}
+	}
+}
+
+// park gives the sockets of p to a lot, and reports whether it could. The directions
+// are the caller's then, who calls step.
+func (p *Pipe) park() bool {
+	client, upstream := tcpOf(p.client.Duplex), tcpOf(p.upstream.Duplex)
+	if client == nil || upstream == nil {
 		return false
 	}
-	d.pipe.mu.Lock()
-	defer d.pipe.mu.Unlock()
-	return !d.at
+	var err error
+	if p.client.fd, err = descriptor(client); err != nil {
+		return false
+	}
+	if p.upstream.fd, err = descriptor(upstream); err != nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reason != "" {
+		return false // ended, and closed
+	}
+	l := nextLot()
+	if l == nil {
+		return false
+	}
+	for _, d := range []*direction{&p.up, &p.down} {
+		// There is an event when there is something to read.
+		d.stream.progress, d.stream.dry = &d.progress, true
+	}
+	p.lot = l
+	if !l.enter(p) {
+		p.lot = nil
+		return false
+	}
+	if c, ok := p.client.Duplex.(*Conn); ok {
+		p.up.stream.data = c.takeHead()
+	}
+	if c, ok := p.upstream.Duplex.(*Conn); ok {
+		p.down.stream.data = c.takeHead()
+	}
+	return true
 }
 
-// kick makes d's goroutine end its wait, so that run parks it. A direction that is
-// not waiting parks as well, and is back at once.
-func (d *direction) kick() {
-	if d.never.Load() {
-		return
+// descriptor returns c's. It is c's for as long as c is not closed.
+func descriptor(c *net.TCPConn) (fd int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
 	}
-	d.pipe.mu.Lock()
-	defer d.pipe.mu.Unlock()
-	if !d.at {
-		d.idle = true
-		d.src.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// park gives d, whose goroutine met err, to the lot. again says that err comes from
-// kick; if d could not be parked then, it is to go on reading.
-func (d *direction) park(err error) (again, parked bool) {
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		return false, false
-	}
-	d.pipe.mu.Lock()
-	defer d.pipe.mu.Unlock()
-	if !d.idle {
-		return false, false
-	}
-	d.idle = false
-	if d.pipe.reason != "" {
-		return true, false // cut: the deadline stays, and ends d when it reads
-	}
-	d.src.SetReadDeadline(time.Time{})
-	d.at = lot.add(d)
-	d.never.Store(!d.at)
-	return true, d.at
-}
-
-// unpark gives d a goroutine again, if it is parked.
-func (d *direction) unpark() {
-	d.pipe.mu.Lock()
-	was := d.at
-	d.at = false
-	d.pipe.mu.Unlock()
-	if was {
-		d.pipe.watch.look()
-		go d.run()
-	}
+	err = raw.Control(func(f uintptr) { fd = int(f) })
+	return fd, err
 }

@@ -5,22 +5,25 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
 )
 
-// newParking returns a tunnel that is parked almost at once.
+// newParking returns a tunnel both sides of which are of type *Conn.
 func newParking(t testing.TB, l Limits) *tunnel {
 	t.Helper()
 	tn := newTunnel(t, nil, l)
 	tn.Pipe = NewPipe(NewConn(tn.in, nil), NewConn(tn.out, nil), l)
-	tn.parkAfter = time.Millisecond
 	return tn
 }
 
-func (tn *tunnel) isParked() bool { return !tn.up.canPark() && !tn.down.canPark() }
+func (tn *tunnel) isParked() bool {
+	parked := func(d *direction) bool { s := d.state.Load(); return s == waitsForSrc || s == hasEnded }
+	return parked(&tn.up) && parked(&tn.down)
+}
 
 func (tn *tunnel) untilParked(t testing.TB) {
 	t.Helper()
@@ -46,7 +49,9 @@ func TestParkedTunnelWakes(t *testing.T) {
 // A parked tunnel has no goroutine, two descriptors, no buffer and no pipe.
 func TestParkedTunnelHoldsNothing(t *testing.T) {
 	const n = 50
-	newParking(t, Limits{}).start(t).untilParked(t) // the lot itself
+	for range maxLots { // are opened by the first that need them
+		newParking(t, Limits{}).start(t).untilParked(t)
+	}
 	goroutines, fds := runtime.NumGoroutine(), descriptors(t)
 	var tunnels []*tunnel
 	for range n {
@@ -129,11 +134,12 @@ func TestParkRaces(t *testing.T) {
 				if rnd.IntN(2) == 0 {
 					from, to = to, from
 				}
-				if rnd.IntN(3) > 0 { // the moment: now, or around when the watch looks
-					tn.up.kick()
-					tn.down.kick()
+				if rnd.IntN(3) > 0 {
+					mustWrite(t, from, b)
+				} else { // the second part may come at the moment of parking
+					mustWrite(t, from, b[:len(b)/2])
+					mustWrite(t, from, b[len(b)/2:])
 				}
-				mustWrite(t, from, b)
 				got := make([]byte, len(b))
 				if _, err := io.ReadFull(to, got); err != nil || !bytes.Equal(got, b) {
 					t.Errorf("cycle %d: got %q, %v; want %q", i, got, err, b)
@@ -155,6 +161,30 @@ func TestParkRaces(t *testing.T) {
 	all.Wait()
 }
 
+// FIN comes with the last bytes, or when they have just been read, and no event tells
+// of it on its own.
+func TestParkFINRaces(t *testing.T) {
+	rounds := 2000
+	if testing.Short() || raceEnabled {
+		rounds = 300
+	}
+	for i := range rounds {
+		tn := newParking(t, Limits{}).start(t)
+		for _, way := range []struct{ from, to *net.TCPConn }{{tn.client, tn.server}, {tn.server, tn.client}} {
+			b := random(1 + i%3*bufferSize/2)
+			mustWrite(t, way.from, b)
+			for range rand.IntN(3) * 1000 {
+				runtime.Gosched()
+			}
+			mustCloseWrite(t, way.from)
+			wantAll(t, way.to, b)
+		}
+		tn.wantEnd(t, ClientClosed, false)
+		tn.client.Close()
+		tn.server.Close()
+	}
+}
+
 // The end of a tunnel meets its parking.
 func TestParkEndRaces(t *testing.T) {
 	rounds := 500
@@ -164,8 +194,8 @@ func TestParkEndRaces(t *testing.T) {
 	for i := range rounds {
 		tn := newParking(t, Limits{})
 		tn.start(t)
-		tn.up.kick()
-		go tn.down.kick() // ends at once
+		go tn.client.Write([]byte("up")) // ends at once
+		go tn.server.Write([]byte("down"))
 		switch i % 4 {
 		case 0:
 			tn.End(Killed)

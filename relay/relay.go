@@ -20,6 +20,7 @@ package relay
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -83,8 +84,11 @@ type Pipe struct {
 	limits           Limits
 	watch            watch
 
-	parkAfter time.Duration       // for tests; otherwise the constant
-	done      func(Reason, error) // of Start
+	done func(Reason, error) // of Start
+
+	lot *parkingLot // nil if each direction has a goroutine
+	key int32       // in the lot
+	cut atomic.Bool // End has been called, and there is a lot
 
 	mu       sync.Mutex
 	open     int    // guarded by mu; directions that have not ended
@@ -97,17 +101,13 @@ type Pipe struct {
 // NewPipe returns a Pipe between client and upstream, which it owns from now on:
 // Start, Run and End close them.
 func NewPipe(client, upstream Duplex, l Limits) *Pipe {
-	p := &Pipe{limits: l, parkAfter: parkAfter, open: 2}
-	p.client = side{Duplex: client, closed: ClientClosed, reset: ClientReset, timeout: ClientTimeout}
-	p.upstream = side{Duplex: upstream, closed: UpstreamClosed, reset: UpstreamReset, timeout: UpstreamTimeout}
+	p := &Pipe{limits: l, open: 2}
+	p.client = side{Duplex: client, pipe: p, closed: ClientClosed, reset: ClientReset, timeout: ClientTimeout}
+	p.upstream = side{Duplex: upstream, pipe: p, closed: UpstreamClosed, reset: UpstreamReset, timeout: UpstreamTimeout}
 	p.up.pipe, p.up.src, p.up.dst = p, &p.client, &p.upstream
 	p.down.pipe, p.down.src, p.down.dst = p, &p.upstream, &p.client
 	p.watch.pipe = p
-	if tcpOf(client) == nil || tcpOf(upstream) == nil {
-		p.up.never.Store(true)
-		p.down.never.Store(true)
-	}
-	if l.UserTimeout > 0 && !p.looksAnyway() {
+	if l.UserTimeout > 0 {
 		p.up.watch, p.down.watch = &p.watch, &p.watch
 	}
 	return p
@@ -117,9 +117,10 @@ func NewPipe(client, upstream Duplex, l Limits) *Pipe {
 // done. It is called once. The error is nil unless a side failed; then it is what
 // that side said.
 //
-// Each direction has a goroutine while bytes flow, one of them the caller's, and
-// none when they have not for some seconds: see park.go. Start returns when the
-// direction that it runs itself has ended or is parked, before done or after it.
+// Between two TCP connections a direction has a goroutine only while bytes flow that
+// are more than a message: see park.go. Others have one each, of which one is the
+// caller's; Start then returns when that direction has ended. It may return before
+// done or after it.
 //
 // EOF of one side is passed on as a half-close, so that a client that has sent
 // its request can still read the reply. When a side fails, what it had sent
@@ -127,7 +128,12 @@ func NewPipe(client, upstream Duplex, l Limits) *Pipe {
 func (p *Pipe) Start(done func(Reason, error)) {
 	p.done = done
 	p.watch.start()
-	go p.up.run() // ends when its direction has, or is parked
+	if p.park() {
+		p.up.step()
+		p.down.step()
+		return
+	}
+	go p.up.run() // ends with its direction
 	p.down.run()
 }
 
@@ -150,11 +156,16 @@ func (p *Pipe) End(r Reason) {
 	if p.reason == "" {
 		p.reason = r
 	}
+	inUse := p.lot != nil && p.open > 0
 	p.mu.Unlock()
+	if inUse { // the descriptors of the sides: finish closes them
+		p.cut.Store(true)
+		p.up.interrupt()
+		p.down.interrupt()
+		return
+	}
 	Abort(p.client.Duplex)
 	Abort(p.upstream.Duplex)
-	p.up.unpark()
-	p.down.unpark()
 }
 
 // Up returns how many bytes upstream's socket has taken so far.

@@ -104,7 +104,7 @@ func segments(t *testing.T, c Duplex, p []byte) {
 
 // Every border at which the loop changes its ways.
 func TestPipeSizes(t *testing.T) {
-	for _, border := range []int{0, bufferSize, fullReads * bufferSize, pipeSize, pipeSize + fullReads*bufferSize} {
+	for _, border := range []int{0, 16 << 10, bufferSize, fullReads * bufferSize, pipeSize, pipeSize + fullReads*bufferSize} {
 		for _, size := range []int{border - 1, border, border + 1} {
 			if size < 0 {
 				continue
@@ -234,11 +234,13 @@ func TestPipeDescriptors(t *testing.T) {
 	}
 }
 
-// mustWarmUp opens what the runtime opens once: its poller.
+// mustWarmUp opens what is opened once: the runtime's poller, and the lots.
 func mustWarmUp(t *testing.T) {
-	tn := newTunnel(t, nil, Limits{}).start(t)
-	tn.End(Killed)
-	tn.wait(t)
-	tn.client.Close()
-	tn.server.Close()
+	for range maxLots {
+		tn := newTunnel(t, nil, Limits{}).start(t)
+		tn.End(Killed)
+		tn.wait(t)
+		tn.client.Close()
+		tn.server.Close()
+	}
 }

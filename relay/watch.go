@@ -58,29 +58,17 @@ func (w *watch) check() {
 	w.mu.Lock()
 	now := time.Now()
 	for _, d := range []*direction{&w.pipe.up, &w.pipe.down} {
-		if w.running && w.pipe.limits.UserTimeout > 0 && (d.watched.Load() || d.canPark()) {
+		if w.running && d.watched.Load() {
 			d.spare(now, w.pipe.limits.UserTimeout)
 		}
 	}
 	if moved := w.pipe.Up() + w.pipe.Down(); moved != w.seen {
 		w.seen, w.quiet = moved, now
 	}
-	if now.Sub(w.quiet) >= w.pipe.parkAfter {
-		w.kick()
-	}
 	reached := w.arm(now)
 	w.mu.Unlock()
 	if reached != "" {
 		w.pipe.End(reached)
-	}
-}
-
-// kick parks what has a goroutine. The caller holds mu.
-func (w *watch) kick() {
-	for _, d := range []*direction{&w.pipe.up, &w.pipe.down} {
-		if w.running {
-			d.kick()
-		}
 	}
 }
 
@@ -132,15 +120,6 @@ func (w *watch) next(now time.Time) (reached Reason, wait time.Duration) {
 	if step := l.UserTimeout / looksPerTimeout; w.pipe.up.watched.Load() || w.pipe.down.watched.Load() {
 		if wait == 0 || step < wait {
 			wait = max(step, time.Millisecond)
-		}
-	}
-	if w.pipe.up.canPark() || w.pipe.down.canPark() {
-		rest := w.pipe.parkAfter - now.Sub(w.quiet)
-		if rest <= 0 {
-			rest = w.pipe.parkAfter
-		}
-		if wait == 0 || rest < wait {
-			wait = rest
 		}
 	}
 	return "", wait

@@ -33,11 +33,8 @@ func (b *builder) gather(fs *flag.FlagSet, environ []string) {
 	}
 	b.given = make(map[string]string)
 	fs.Visit(func(f *flag.Flag) {
-		switch {
-		case byName[f.Name] != nil:
+		if byName[f.Name] != nil {
 			b.given[f.Name] = "-" + f.Name
-		case slices.Contains(laterFlags, f.Name):
-			b.errorf("-%s: %w", f.Name, errLater)
 		}
 	})
 	for _, kv := range environ {
@@ -48,8 +45,6 @@ func (b *builder) gather(fs *flag.FlagSet, environ []string) {
 		}
 		name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
 		switch v := byName[name]; {
-		case slices.Contains(laterFlags, name):
-			b.errorf("%s: %w", variable, errLater)
 		case v == nil || variable != envName(name):
 			b.errorf("%s: unknown variable (%s)", shorten(variable), envHint(variable, settings))
 		case b.given[name] == "-"+name: // the flag wins

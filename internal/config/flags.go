@@ -1,9 +1,6 @@
 package config
 
-import (
-	"flag"
-	"slices"
-)
+import "flag"
 
 const envPrefix = "SWIVEL_"
 
@@ -30,9 +27,6 @@ type Flags struct {
 	LogFormat   string // "" means json
 	Mark        int    // SO_MARK of outgoing sockets; zero means none
 }
-
-// flags of capabilities that are not there yet.
-var laterFlags = []string{"format", "exclude"}
 
 // setting is one flag and its variable.
 type setting struct {
@@ -65,19 +59,12 @@ func (f *Flags) settings() []setting {
 	}
 }
 
-// Register defines the flags in fs. Those of later capabilities are defined too,
-// so that Build can say what is the matter with them.
+// Register defines the flags in fs.
 func (f *Flags) Register(fs *flag.FlagSet) {
 	for _, s := range f.settings() {
 		fs.Var(s.value, s.name, s.usage)
 	}
-	for _, name := range laterFlags {
-		fs.Var(new(textFlag), name, errLater.Error())
-	}
 }
-
-// IsLater reports whether a flag is there only for Build to refuse it.
-func IsLater(f *flag.Flag) bool { return slices.Contains(laterFlags, f.Name) }
 
 // Build returns the configuration that flags and variables ask for, after
 // fs.Parse. A flag wins over its variable. environ is what os.Environ returns. The
