@@ -125,7 +125,7 @@ func (r *report) countries(cfg *config.Config, h *iface.Host) {
 }
 
 func (r *report) listener(l config.Listener) {
-	if l.Mode == "sni" || l.Mode == "unwrap" {
+	if l.Mode == "sni" {
 		r.miss("another mode", "listener %s: mode %s is not there yet", l.Name, l.Mode)
 	}
 	for _, address := range l.Listen {
@@ -144,6 +144,9 @@ func (r *report) listener(l config.Listener) {
 		} else {
 			r.ok("listener %s: certificate %s", l.Name, l.TLS.Certificate)
 		}
+	}
+	if l.Unwrap != nil && l.Unwrap.Source != "own" {
+		r.leaveAsClient(l)
 	}
 	if l.Mark != 0 {
 		r.mark(l)
@@ -180,6 +183,14 @@ func mendListen(address string, err error) string {
 		return "ip address add " + host + " dev …, or another address"
 	}
 	return "listen elsewhere"
+}
+
+func (r *report) leaveAsClient(l config.Listener) {
+	if err := canBeTransparent(); err != nil {
+		r.miss("setcap cap_net_admin,cap_net_bind_service+ep swivel, or source: own", "listener %s: %v", l.Name, err)
+		return
+	}
+	r.ok("listener %s: may leave by the addresses of clients", l.Name)
 }
 
 func (r *report) mark(l config.Listener) {

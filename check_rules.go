@@ -10,12 +10,9 @@ import (
 	"os/exec"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"swivel/iface"
 	"swivel/internal/config"
 	"swivel/internal/rules"
-	"swivel/internal/sockopt"
 )
 
 // kernel judges what the kernel does for transparent listeners.
@@ -108,12 +105,7 @@ func sameFlags(cfg *config.Config) string {
 
 // transparent judges whether a listener may take what is for other addresses.
 func (r *report) transparent(name string) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		defer unix.Close(fd)
-		err = sockopt.Transparent(fd)
-	}
-	if err != nil {
+	if err := canBeTransparent(); err != nil {
 		r.miss("setcap cap_net_admin+ep swivel", "listener %s: tproxy: %v", name, err)
 		return
 	}

@@ -42,6 +42,9 @@ func (p *proxy) follow(refresh time.Duration) {
 }
 
 func shortestRefresh(pools []config.Pool) time.Duration {
+	if len(pools) == 0 {
+		return time.Hour // which addresses are our own is asked for, too
+	}
 	return slices.MinFunc(pools, func(a, b config.Pool) int { return cmp.Compare(a.Refresh, b.Refresh) }).Refresh
 }
 

@@ -36,7 +36,7 @@ type proxy struct {
 	table  listener.Table
 
 	host  atomic.Pointer[iface.Host]
-	ports atomic.Pointer[map[uint16]bool] // that we listen on
+	ports atomic.Pointer[map[uint16][]netip.Addr] // that we listen on, and at which addresses
 
 	clients  context.Context // done when every client is to end
 	draining atomic.Bool
@@ -214,19 +214,23 @@ func (p *proxy) open(key string, ln *net.TCPListener, svc *listener.Service) {
 
 // notePorts notes where g listens, before its clients can ask to be connected there.
 func (p *proxy) notePorts(g *generation) {
-	ports := make(map[uint16]bool)
+	ports := make(map[uint16][]netip.Addr)
+	note := func(ln *net.TCPListener) {
+		ap := addrOf(ln)
+		ports[ap.Port()] = append(ports[ap.Port()], ap.Addr())
+	}
 	for key := range g.services {
 		ln := g.opened[key]
 		if s := p.sockets[key]; s != nil {
 			ln = s.ln
 		}
-		ports[portOf(ln)] = true
+		note(ln)
 	}
 	switch {
 	case g.admin != nil:
-		ports[portOf(g.admin)] = true
+		note(g.admin)
 	case p.admin != nil && p.admin.address == g.config.Admin.Listen:
-		ports[portOf(p.admin.ln)] = true
+		note(p.admin.ln)
 	}
 	p.ports.Store(&ports)
 }

@@ -68,6 +68,10 @@ func (p *proxy) build(cfg *config.Config) (*generation, error) {
 			return nil, err
 		}
 	}
+	if n := len(g.services); n > 1 && n >= listener.Capacity(descriptors()) {
+		g.discard()
+		return nil, fmt.Errorf("listen: %d ports need more than %d descriptors (ulimit -n %d)", n, descriptors(), 4*n+1024)
+	}
 	if err := g.listenAdmin(p, cfg.Admin); err != nil {
 		g.discard()
 		return nil, err
@@ -82,6 +86,7 @@ func (g *generation) add(p *proxy, lc config.Listener, names *resolver.Resolver)
 		return err
 	}
 	svc := &listener.Service{Name: lc.Name, Clients: lc.Clients, Door: door}
+	g.proxied(svc, lc)
 	for _, address := range lc.Listen {
 		key := g.key(address)
 		if err := g.listen(p, key, address); err != nil {
@@ -179,7 +184,9 @@ func (g *generation) door(p *proxy, lc config.Listener, names *resolver.Resolver
 	switch lc.Mode {
 	case "connect":
 		return g.connect(p, lc, names)
-	case "sni", "unwrap":
+	case "unwrap":
+		return g.unwrap(p, lc)
+	case "sni":
 		return nil, fmt.Errorf("listener %s: mode %s is not there yet", lc.Name, lc.Mode)
 	default:
 		panic("mode " + lc.Mode) // config lets none through that is not here
@@ -194,11 +201,16 @@ func (p *proxy) policy(d config.Destinations) *target.Policy {
 // dialer leaves by the sources of a listener's pool.
 func (g *generation) dialer(lc config.Listener) *rotate.Dialer {
 	limits := g.config.Limits
-	d := &rotate.Dialer{Pool: g.pools[lc.Pool], Options: tcpOptions(limits), KeepAlive: keepAlive(limits)}
+	return &rotate.Dialer{Pool: g.pools[lc.Pool], Options: g.dialOptions(lc), KeepAlive: keepAlive(limits)}
+}
+
+// dialOptions are those of upstream connections, but for keepAlive.
+func (g *generation) dialOptions(lc config.Listener) []sockopt.Option {
+	opts := tcpOptions(g.config.Limits)
 	if lc.Mark != 0 {
-		d.Options = append(d.Options, sockopt.Mark(lc.Mark))
+		opts = append(opts, sockopt.Mark(lc.Mark))
 	}
-	return d
+	return opts
 }
 
 // tunnelLimits are those of all tunnels.
@@ -215,11 +227,16 @@ func (p *proxy) own(a netip.Addr) bool { return p.host.Load().Own(a) }
 // is, and so is all of a prefix with a local route.
 func (p *proxy) loops(ap netip.AddrPort) bool {
 	ports := p.ports.Load()
-	if ports == nil || !(*ports)[ap.Port()] {
+	if ports == nil || len((*ports)[ap.Port()]) == 0 {
 		return false
 	}
 	local, err := iface.LocalRoute(ap.Addr())
 	return local || err != nil // out of descriptors, say: rather not
 }
 
-func portOf(ln *net.TCPListener) uint16 { return ln.Addr().(*net.TCPAddr).AddrPort().Port() }
+func portOf(ln *net.TCPListener) uint16 { return addrOf(ln).Port() }
+
+func addrOf(ln *net.TCPListener) netip.AddrPort {
+	ap := ln.Addr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

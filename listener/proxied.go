@@ -55,13 +55,9 @@ func (c *Client) name(limit time.Duration) error {
 	}
 	c.SetReadDeadline(time.Time{})
 	c.Claim = &Claim{Local: h.Local, Dst: h.Dst, Authority: text(h.TLVs, proxyproto.Authority), UniqueID: text(h.TLVs, proxyproto.UniqueID)}
-	if h.Local {
-		return nil
+	if !h.Local {
+		c.Addr = h.Src
 	}
-	if !plausible(h.Src.Addr(), c.Peer.Addr()) {
-		return fmt.Errorf("%w: %v", errSource, h.Src)
-	}
-	c.Addr = h.Src
 	return nil
 }
 

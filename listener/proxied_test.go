@@ -36,7 +36,7 @@ func names(_ context.Context, c *Client) {
 		dst = c.Claim.Dst
 	}
 	fmt.Fprintf(c, "%v at %v|", c.Addr, dst)
-	echo(nil, c)
+	echo(context.Background(), c)
 }
 
 func proxied(t *testing.T, svc *Service) *running {

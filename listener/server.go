@@ -17,6 +17,7 @@ package listener
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -52,7 +53,7 @@ type Service struct {
 	// who the client is. Of others none is read: what a connection begins with is
 	// not guessed at.
 	Proxies []netip.Prefix
-	Proxied bool          // others than Proxies are closed before a byte is read
+	Proxied bool          // others than Proxies are closed before a byte is read, and the Door judges what addresses are claimed
 	Head    time.Duration // for reading the header
 }
 
@@ -203,7 +204,13 @@ func (s *Server) proxied(svc *Service, c *Client) error {
 		return err
 	}
 	c.admitted = true
-	return c.name(svc.Head)
+	if err := c.name(svc.Head); err != nil {
+		return err
+	}
+	if svc.Proxied || c.Claim.Local || plausible(c.Addr.Addr(), c.Peer.Addr()) {
+		return nil
+	}
+	return fmt.Errorf("%w: %v", errSource, c.Addr)
 }
 
 func (s *Server) admit(svc *Service, c *Client) error {

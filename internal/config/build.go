@@ -114,6 +114,9 @@ func (b *builder) build() (*Config, error) {
 	b.log(&c.Log)
 	c.Pools = []Pool{b.pool()}
 	c.Listeners = []Listener{b.listener(c.Pools[0].Name)}
+	if c.Listeners[0].Pool == "" {
+		c.Pools = nil
+	}
 	if len(b.errs) > 0 {
 		return nil, errors.Join(b.errs...)
 	}

@@ -25,7 +25,7 @@ type Config struct {
 	Limits    Limits
 	Resolver  Resolver
 	Geo       Geo
-	Pools     []Pool // in the order of the file; never empty
+	Pools     []Pool // in the order of the file; none when no listener needs one
 	Listeners []Listener
 }
 

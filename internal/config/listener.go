@@ -95,15 +95,13 @@ func (d *Destinations) read(n node) {
 	}
 }
 
-// findPools gives every listener its pool, and makes one where the file has none.
+// findPools gives every listener its pool, and makes one where the file has none and one
+// is needed.
 // n is the list of listeners.
 func (c *Config) findPools(n node) {
 	var names []string
 	for _, p := range c.Pools {
 		names = append(names, p.Name)
-	}
-	if len(names) == 0 {
-		c.Pools = []Pool{defaultPool(poolDefault)}
 	}
 	items := n.items()
 	for i := range c.Listeners {
@@ -123,6 +121,9 @@ func (c *Config) findPools(n node) {
 		case len(names) > 1:
 			at.errorf("which pool? (add pool: and one of %s)", shorten(strings.Join(names, ", ")))
 		default:
+			if len(c.Pools) == 0 {
+				c.Pools = []Pool{defaultPool(poolDefault)}
+			}
 			l.Pool = c.Pools[0].Name
 		}
 	}

@@ -61,6 +61,13 @@ func FreeBind(fd int) error {
 	return set(fd, unix.SOL_IP, unix.IP_FREEBIND, "IP_FREEBIND", 1)
 }
 
+// ReuseAddr lets bind(2) take an address and port that another socket has, as long as
+// neither listens; connect(2) then sees to it that the two go to different places. See
+// SO_REUSEADDR in socket(7).
+func ReuseAddr(fd int) error {
+	return set(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, "SO_REUSEADDR", 1)
+}
+
 // Transparent lets bind(2) take any address, also one that belongs to another host,
 // and a listening socket accept what was sent to one. What comes back to such an
 // address reaches this host only if a route says so. See IP_TRANSPARENT in ip(7); it

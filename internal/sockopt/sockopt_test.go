@@ -138,7 +138,7 @@ func TestTransparentTakesAForeignAddress(t *testing.T) {
 
 func TestErrorNamesTheOption(t *testing.T) {
 	for name, o := range map[string]Option{
-		"IP_FREEBIND": FreeBind, "IP_TRANSPARENT": Transparent, "IP_BIND_ADDRESS_NO_PORT": BindLater,
+		"IP_FREEBIND": FreeBind, "IP_TRANSPARENT": Transparent, "SO_REUSEADDR": ReuseAddr, "IP_BIND_ADDRESS_NO_PORT": BindLater,
 		"TCP_USER_TIMEOUT": UserTimeout(time.Second), "SO_KEEPALIVE": KeepAlive(time.Second, time.Second, 1), "SO_MARK": Mark(1),
 	} {
 		if err := o(-1); err == nil || !strings.Contains(err.Error(), name) {
