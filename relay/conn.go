@@ -17,6 +17,8 @@ type Conn struct {
 	*net.TCPConn
 	head *bytes.Reader // what was read while deciding; nil when there is none
 	r    io.Reader     // head, then TCPConn
+
+	screening *screening // nil unless Screen was called
 }
 
 // NewConn returns a Conn that reads head and then c. It keeps head until it has
@@ -27,6 +29,13 @@ func NewConn(c *net.TCPConn, head []byte) *Conn {
 	}
 	h := bytes.NewReader(head)
 	return &Conn{TCPConn: c, head: h, r: io.MultiReader(h, c)}
+}
+
+// Screen makes see see what is read from c first, before it is relayed. It is called
+// before that begins.
+func (c *Conn) Screen(see Screen) {
+	c.screening = &screening{see: see}
+	c.r = &screenReader{r: c.r, screening: c.screening}
 }
 
 // Read implements [io.Reader].

@@ -52,7 +52,10 @@ func transfer(dst io.Writer, src io.Reader, p *progress) (dstFailed bool, err er
 		return plain(dst, src, p)
 	}
 	if c, ok := src.(*Conn); ok {
-		s.data = c.takeHead()
+		s.begin(c)
+	}
+	if s.err != nil {
+		return false, s.err
 	}
 	return s.run()
 }
@@ -103,11 +106,37 @@ type stream struct {
 	buf  *[bufferSize]byte // nil if it holds no data
 	pipe *kpipe            // nil unless splicing; data is empty then
 
+	screening *screening // nil when src's bytes may pass
+
 	full  int  // reads in a row that filled buf
 	burst int  // bytes moved since it last waited
 	dry   bool // the last read did not fill buf: src had no more
 	eof   bool
 	err   error // what the last attempt met
+}
+
+// begin begins with what c has to replay.
+func (s *stream) begin(c *Conn) {
+	if !c.screening.over() {
+		s.screening = c.screening
+	}
+	if s.data = c.takeHead(); len(s.data) > 0 {
+		s.screen(s.data)
+	}
+}
+
+// screen shows b, or the end when that is nothing, to the Screen of src, if there is
+// one. data is then what may pass, and nothing while that is not known.
+func (s *stream) screen(b []byte) {
+	if s.screening == nil {
+		return
+	}
+	pass, more, err := s.screening.add(b)
+	s.dropBuffer()
+	s.data, s.err = pass, err
+	if s.full = 0; !more { // what is spliced could not be seen
+		s.screening = nil
+	}
 }
 
 // run is transfer for a stream.
@@ -189,12 +218,18 @@ func (s *stream) fill(fd uintptr) bool {
 		if s.full++; s.dry {
 			s.full = 0
 		}
+		s.screen(s.data)
 		return true
 	}
 	buffers.Put(buf)
 	if err == unix.EAGAIN {
 		s.full, s.burst = 0, 0
 		return false
+	}
+	if err == nil && s.screening != nil {
+		s.screen(nil)
+		s.dry = false
+		return true // and then read the end again
 	}
 	s.eof, s.err = err == nil, os.NewSyscallError("read", err)
 	return true
@@ -253,7 +288,8 @@ func (s *stream) release() {
 
 // opError describes err as package net does, if it does not come from there.
 func opError(op string, c net.Conn, err error) error {
-	if _, ok := err.(*net.OpError); ok {
+	switch err.(type) {
+	case *net.OpError, *Denial:
 		return err
 	}
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}

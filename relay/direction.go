@@ -24,6 +24,9 @@ type side struct {
 
 // reason names the way in which err ended the side.
 func (s *side) reason(err error) Reason {
+	if _, ok := errors.AsType[*Denial](err); ok {
+		return Denied
+	}
 	// A kernel that gives a peer up reports the last ICMP error, if there was
 	// one, in place of ETIMEDOUT (tcp_write_err).
 	for _, gone := range []error{unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ENETUNREACH} {

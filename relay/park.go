@@ -139,6 +139,9 @@ func (d *direction) advance(brief bool) (o outcome) {
 		case d.pipe.cut.Load() || d.stop.Load():
 			d.failed, d.err = d.src, net.ErrClosed
 			return over
+		case s.err != nil: // what src had to replay may not pass
+			d.failed, d.err = d.readResult(s.err)
+			return over
 		case s.pending():
 			if !s.flush(uintptr(d.dst.fd)) && d.wait(waitsForDst) {
 				return parked
@@ -197,10 +200,10 @@ func (p *Pipe) park() bool {
 		return false
 	}
 	if c, ok := p.client.Duplex.(*Conn); ok {
-		p.up.stream.data = c.takeHead()
+		p.up.stream.begin(c)
 	}
 	if c, ok := p.upstream.Duplex.(*Conn); ok {
-		p.down.stream.data = c.takeHead()
+		p.down.stream.begin(c)
 	}
 	return true
 }

@@ -67,6 +67,7 @@ const (
 	UpstreamReset   Reason = "upstream-reset"   // the same
 	ClientTimeout   Reason = "client-timeout"   // keepalive or TCP_USER_TIMEOUT gave it up
 	UpstreamTimeout Reason = "upstream-timeout" // the same
+	Denied          Reason = "denied"           // a Screen did not let it pass
 	Idle            Reason = "idle"             // Limits.Idle
 	HalfClosed      Reason = "half-closed"      // Limits.HalfClosed
 	Lifetime        Reason = "lifetime"         // Limits.Lifetime
