@@ -33,7 +33,7 @@ var imports = map[string][]string{
 		"rotate",
 	},
 	"listener":        {"internal/proxyproto", "internal/sockopt", "relay"},
-	"listener/egress": {"internal/auth", "internal/resolver", "internal/target", "listener", "relay", "rotate"},
+	"listener/egress": {"internal/auth", "internal/resolver", "internal/target", "listener", "relay", "rotate", "sni"},
 	"listener/unwrap": {"internal/sockopt", "internal/target", "listener", "relay"},
 	"rotate":          {"internal/sockopt"},
 	"internal/rules":  {"internal/target"},

@@ -24,6 +24,7 @@ func (g *generation) connect(p *proxy, lc config.Listener, names *resolver.Resol
 		Wants:  wants(lc),
 		Head:   g.config.Limits.Head,
 		Dial:   g.config.Limits.Dial,
+		Verify: egress.Verify(lc.VerifyName),
 		Limits: g.tunnelLimits(),
 	}
 	var err error

@@ -30,8 +30,6 @@ func TestStartErrors(t *testing.T) {
 			file("listeners: [{listen: ':0'}]"), `.*swivel.yaml:1:\d+: listeners\[0\].*: an open proxy: .*users or clients.*`},
 		"unknown key": {
 			file("limits: {per_clint: 5}\nlisteners: [{listen: '127.0.0.1:0'}]"), `.*swivel.yaml:1:\d+: limits.*per_clint.*per_client.*`},
-		"key of a later capability": {
-			file("listeners: [{listen: '127.0.0.1:0', verify_name: log}]"), `.*swivel.yaml:1:\d+: listeners\[0\].verify_name.*not there yet.*`},
 		"bad YAML":                    {file("listeners: [{listen: '127.0.0.1:0'}"), `.*swivel.yaml:\d+:\d+: .*`},
 		"empty file":                  {file(""), `.*swivel.yaml: empty.*`},
 		"missing file":                {[]string{"-config", "/nonexistent/swivel.yaml"}, `.*/nonexistent/swivel.yaml: no such file or directory.*`},
@@ -41,7 +39,7 @@ func TestStartErrors(t *testing.T) {
 		"certificate without key":     {[]string{"-cert", old.cert}, `-cert: needs .*-key`},
 		"unknown flag":                {[]string{"-lisen", ":1"}, `flag provided but not defined: -lisen.*`},
 		"flag of another mode":        {[]string{"-transparent", "redirect"}, `-transparent: means nothing in mode connect`},
-		"value of a later capability": {[]string{"-strategy", "hash"}, `-strategy: .*not there yet.*`},
+		"value of a later capability": {[]string{"-pool", "http://a:80"}, `-pool: .*not there yet.*`},
 		"bad value":                   {[]string{"-ports", "0"}, `-ports: .*"0".*`},
 		"unknown command":             {[]string{"serve"}, `serve: no such command \(.*\)`},
 		"argument":                    {[]string{"run", "now"}, `now: not a flag \(.*\)`},

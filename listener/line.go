@@ -22,6 +22,7 @@ type Line struct {
 	Up, Down int64         // bytes from the client, and to it
 	Status   int           // the HTTP status that the client was given; 0 when none was, or another protocol
 	Reason   string        // why it ended
+	Mismatch string        // how the TLS in a tunnel asks for another host than Target; "" if it does not, or was not looked at
 	Err      error
 
 	start time.Time
@@ -67,6 +68,7 @@ func (c *Client) write(l *Line) {
 		e = strIfAny(e, "authority", c.Claim.Authority)
 		e = strIfAny(e, "unique_id", c.Claim.UniqueID)
 	}
+	e = strIfAny(e, "mismatch", l.Mismatch)
 	if l.Err != nil {
 		e = e.Str(zerolog.ErrorFieldName, cut(l.Err.Error()))
 	}

@@ -234,7 +234,7 @@ func TestParseOther(t *testing.T) {
 	const text = "\ufeff" + `---
 listeners:
 - {name: a, listen: [":8080", "[::1]:0", "0.0.0.0:0", "[::ffff:127.0.0.1]:81", "[fe80::1%eth0]:82"], pool: two,
-   clients: [192.0.2.1, "2001:db8::1", "::ffff:192.0.2.2", 0.0.0.0/0], mark: 0xffffffff, users: /a/b}
+   clients: [192.0.2.1, "2001:db8::1", "::ffff:192.0.2.2", 0.0.0.0/0], mark: 0xffffffff, users: /a/b, verify_name: deny}
 - {listen: "127.0.0.1:8080", pool: "1"}
 log: {level: debug, format: console}
 limits: {connections: 1, per_client: 1, head: 1ms, idle: 0, half_closed: 0s, lifetime: 1h30m, drain: 0s}
@@ -270,7 +270,7 @@ pools:
 		netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128"),
 		netip.MustParsePrefix("192.0.2.2/32"), netip.MustParsePrefix("0.0.0.0/0"),
 	})
-	equal(t, []any{a.Name, a.Pool, a.Users, a.Mark}, []any{"a", "two", "/a/b", 0xffffffff})
+	equal(t, []any{a.Name, a.Pool, a.Users, a.Mark, a.VerifyName}, []any{"a", "two", "/a/b", 0xffffffff, "deny"})
 	equal(t, []any{b.Name, b.Pool, b.Users}, []any{"127.0.0.1:8080", "1", ""})
 }
 

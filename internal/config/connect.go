@@ -7,7 +7,7 @@ func (l *Listener) connectKeys() []field {
 		key("tls", l.readTLS),
 		key("labels", readWants(&l.Labels)),
 		key("select", some(l.readSelect)),
-		later("verify_name", "off"),
+		key("verify_name", value(&l.VerifyName, parseVerify)),
 	}
 }
 
@@ -18,4 +18,12 @@ func (l *Listener) readTLS(n node) {
 		required("key", "path of a PEM file", text(&t.Key)),
 	)
 	l.TLS = &TLS{Certificate: n.file.beside(t.Certificate), Key: n.file.beside(t.Key)}
+}
+
+func parseVerify(s string) (string, error) {
+	s, err := choice([]string{"off", "log", "deny"})(s)
+	if s == "off" {
+		return "", err
+	}
+	return s, err
 }

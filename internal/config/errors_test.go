@@ -211,7 +211,7 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:3:49: pools.main.sources[0].spread: not there yet\n" +
 			"f.yaml:3:65: pools.main.sources[1].upstream: not there yet\n" +
 			"f.yaml:4:15: pools.main.cooldown: not there yet"},
-	{"a later key of a listener", "listeners: [{listen: '127.0.0.1:443', verify_name: log}]", "f.yaml:1:52: listeners[0].verify_name: not there yet"},
+	{"names to verify", "listeners: [{listen: '127.0.0.1:443', verify_name: warn}]", "f.yaml:1:52: listeners[0].verify_name: \"warn\": use off, log or deny"},
 }
 
 func TestParseRefuses(t *testing.T) {

@@ -55,7 +55,7 @@ func (s *session) connect(ctx context.Context) error {
 		return nil
 	}
 	l.Status = 200
-	s.tunnel(up, fmt.Appendf(nil, "HTTP/1.1 200 Connection established\r\n"+
+	s.tunnel(r.target, up, fmt.Appendf(nil, "HTTP/1.1 200 Connection established\r\n"+
 		"Proxy-Status: swivel; next-hop=\"%s\"\r\nSwivel-Source: %s\r\n\r\n", l.Address, l.Source))
 	return nil
 }

@@ -10,10 +10,11 @@
 //	forward.go  absolute-form requests (RFC 9112 section 3.2.2), by net/http;
 //	            forwardconn.go and meter.go are the connections as it sees them
 //	exchange.go one such request and its response
+//	verify.go   whether the TLS in a tunnel asks for the same host
 //	upgrade.go  an exchange that becomes a tunnel
 //	answer.go   what a client is told, whatever went wrong
 //
-// It does not look into tunnels, does not cache, and speaks HTTP/2 with nobody.
+// It does not decrypt, does not cache, and speaks HTTP/2 with nobody.
 package egress
 
 import (
@@ -43,6 +44,8 @@ type Door struct {
 	// Wants says what the source must be like for a user, or "", who goes to t. Nil
 	// means that any will do.
 	Wants func(user string, t target.Target) []rotate.Want
+
+	Verify Verify // of tunnels by CONNECT and SOCKS5
 
 	Head   time.Duration // for all of what a client says before it is served
 	Dial   time.Duration // for resolving, choosing a source and connecting
@@ -186,14 +189,14 @@ func (s *session) lookup(ctx context.Context, name string) ([]netip.Addr, error)
 // tunnel gives the client the answer that it is connected, and makes a tunnel of the
 // session, which owns up from then on. What the client sent behind its request is
 // the first that goes through.
-func (s *session) tunnel(up *rotate.Upstream, answer []byte) {
+func (s *session) tunnel(t target.Target, up *rotate.Upstream, answer []byte) {
 	if !s.succeed(answer) {
 		up.Close()
 		up.Done()
 		return
 	}
 	s.c.SetDeadline(time.Time{})
-	s.c.Relay(s.in.rest(), relay.NewConn(up.TCPConn, nil), s.Limits, up.Done)
+	s.c.Relay(s.in.rest(s.screen(t)), relay.NewConn(up.TCPConn, nil), s.Limits, up.Done)
 }
 
 // Refuse implements listener.Door.

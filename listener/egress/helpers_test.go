@@ -162,7 +162,7 @@ func dialFrom(t testing.TB, from, to string) *net.TCPConn {
 
 // line is an access line.
 type line struct {
-	Message, Mode, User, Target, Address, Source, Reason, Error string
+	Message, Mode, User, Target, Address, Source, Reason, Mismatch, Error string
 
 	Attempts, Status int
 	Up, Down         int64

@@ -141,16 +141,25 @@ func (r *reader) requestLine() (requestLine, error) {
 	return parseRequestLine(first)
 }
 
-// rest returns the connection with what was read of it and not used in front.
-func (r *reader) rest() relay.Duplex {
+// rest returns the connection with what was read of it and not used in front. see,
+// if there is one, sees what is read from it first.
+func (r *reader) rest(see relay.Screen) relay.Duplex {
 	switch c := r.c.(type) {
 	case *net.TCPConn:
-		return relay.NewConn(c, r.buf)
+		rest := relay.NewConn(c, r.buf)
+		if see != nil {
+			rest.Screen(see)
+		}
+		return rest
 	case *tls.Conn:
-		if len(r.buf) == 0 {
+		rest := &tlsConn{c, io.MultiReader(bytes.NewReader(r.buf), c)}
+		switch {
+		case see != nil:
+			rest.r = relay.ScreenReader(rest.r, see)
+		case len(r.buf) == 0:
 			return c
 		}
-		return &tlsConn{c, io.MultiReader(bytes.NewReader(r.buf), c)}
+		return rest
 	default:
 		panic("egress: neither TCP nor TLS")
 	}

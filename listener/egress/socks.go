@@ -59,7 +59,7 @@ func (s *session) socks(ctx context.Context) error {
 	if err != nil {
 		return s.socksRefuse(err, socksReply(explain(err).rep, netip.AddrPort{}))
 	}
-	s.tunnel(up, socksReply(repSuccess, up.LocalAddr().(*net.TCPAddr).AddrPort()))
+	s.tunnel(t, up, socksReply(repSuccess, up.LocalAddr().(*net.TCPAddr).AddrPort()))
 	return nil
 }
 

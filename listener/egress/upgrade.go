@@ -47,7 +47,7 @@ func (x *exchange) runTunnel(early []byte) {
 	x.up.SetDeadline(time.Time{})
 	limits := x.Limits
 	limits.Lifetime = 0 // that of the exchange goes on
-	p := relay.NewPipe(x.in.rest(), relay.NewConn(x.up.TCPConn, early), limits)
+	p := relay.NewPipe(x.in.rest(nil), relay.NewConn(x.up.TCPConn, early), limits)
 	x.tunnel.Store(p)
 	if why := x.ended.Load(); why != nil {
 		p.End(*why)
