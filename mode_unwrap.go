@@ -45,6 +45,7 @@ func (g *generation) unwrap(p *proxy, lc config.Listener) (*unwrap.Door, error) 
 
 // proxied makes svc read the PROXY headers that lc takes.
 func (g *generation) proxied(svc *listener.Service, lc config.Listener) {
+	svc.Proxies = lc.AcceptProxy
 	if lc.Unwrap != nil {
 		svc.Proxies, svc.Proxied = lc.Unwrap.From, true
 	}

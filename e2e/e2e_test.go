@@ -8,6 +8,7 @@
 //	rig_test.go        origins, certificates and raw clients
 //	clients_test.go    programs that others wrote: curl, Python, openssl, Go
 //	config_test.go     start-up errors, and the commands that do not serve
+//	proxied_test.go    PROXY headers in front of CONNECT
 //	reload_test.go     SIGHUP
 //	life_test.go       SIGTERM, drain, kill
 //	log_test.go        the access line, and a log that cannot be written

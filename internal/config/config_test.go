@@ -56,6 +56,7 @@ listeners:
     pool: main
     users: users.htpasswd
     clients: [127.0.0.0/8, "::1/128"]
+    accept_proxy: [10.0.0.0/8]            # peers whose connections begin with a PROXY header
     tls: {certificate: proxy.pem, key: proxy.key}
     destinations:
       allow: [127.0.0.0/8]
@@ -150,14 +151,15 @@ func TestParseSample(t *testing.T) {
 			Refresh:  30 * time.Minute,
 		}},
 		Listeners: []Listener{{
-			Name:    "egress",
-			Listen:  []string{"127.0.0.1:8080"},
-			Mode:    "connect",
-			Pool:    "main",
-			Users:   "/etc/swivel/users.htpasswd",
-			Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-			TLS:     &TLS{"/etc/swivel/proxy.pem", "/etc/swivel/proxy.key"},
-			Labels:  []Want{{"country", []string{"de", "NO"}}},
+			Name:        "egress",
+			Listen:      []string{"127.0.0.1:8080"},
+			Mode:        "connect",
+			Pool:        "main",
+			Users:       "/etc/swivel/users.htpasswd",
+			Clients:     []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+			AcceptProxy: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			TLS:         &TLS{"/etc/swivel/proxy.pem", "/etc/swivel/proxy.key"},
+			Labels:      []Want{{"country", []string{"de", "NO"}}},
 			Select: []Selection{
 				{Users: []string{"alice"}, Wants: []Want{{"line", []string{"a"}}}},
 				{Names: rules(t, "shop.example", "*.shop.example"), Wants: []Want{{"country", []string{"no"}}, {"line", []string{"a", "b"}}}},

@@ -51,6 +51,7 @@ func (l *Listener) keys(mode string) []field {
 		key("mode", func(node) {}), // read before all others
 		key("pool", text(&l.Pool)),
 		key("clients", some(list(&l.Clients, parseClients))),
+		key("accept_proxy", some(list(&l.AcceptProxy, parseClients))),
 		key("destinations", l.Destinations.read),
 		key("mark", number(&l.Mark, 0, math.MaxUint32)),
 	}

@@ -80,6 +80,9 @@ func (l *Listener) checkUnwrap(n node) {
 	if n.has("pool") {
 		n.child("pool").refuse("mode unwrap leaves by the client's address (leave the key out)")
 	}
+	if n.has("accept_proxy") {
+		n.child("accept_proxy").refuse("in mode unwrap that is from (leave the key out)")
+	}
 	if n.has("destinations") && len(l.Unwrap.To) > 0 {
 		n.child("destinations").refuse("to names the only destination (write to: %s, or leave the key out)", toDestination)
 	}

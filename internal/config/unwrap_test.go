@@ -70,9 +70,10 @@ func TestParseRefusesUnwrap(t *testing.T) {
 			"f.yaml:1:87: listeners[0].source: \"keep\": use keep-port, any-port or own\n" +
 				"f.yaml:1:105: listeners[0].udp_header: \"all\": use every or first\n" +
 				"f.yaml:1:126: listeners[0].allow_sources[0]: \"x\": not an address or prefix (write it as 192.0.2.0/24 or 2001:db8::/32)"},
-		{"what means nothing", "mode: unwrap, from: ['::1'], to: '[::1]:1', pool: main, destinations: {}",
+		{"what means nothing", "mode: unwrap, from: ['::1'], to: '[::1]:1', pool: main, destinations: {}, accept_proxy: ['::1']",
 			"f.yaml:1:77: listeners[0].pool: mode unwrap leaves by the client's address (leave the key out)\n" +
-				"f.yaml:1:89: listeners[0].destinations: to names the only destination (write to: destination, or leave the key out)"},
+				"f.yaml:1:89: listeners[0].destinations: to names the only destination (write to: destination, or leave the key out)\n" +
+				"f.yaml:1:107: listeners[0].accept_proxy: in mode unwrap that is from (leave the key out)"},
 		{"keys of another mode", "mode: unwrap, from: ['::1'], to: destination, users: u, tls: {}",
 			"f.yaml:1:79: listeners[0].users: a key of mode connect (this listener's mode is unwrap)\n" +
 				"f.yaml:1:89: listeners[0].tls: a key of mode connect (this listener's mode is unwrap)"},
