@@ -129,11 +129,12 @@ func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits, done func(
 	c.relayed = true
 	c.Attach(upstream, p.End)
 	p.Start(func(reason relay.Reason, err error) {
+		defer c.finish()
+		defer c.rescue()
 		c.Detach()
 		c.Line.Up, c.Line.Down = p.Up(), p.Down()
 		c.Line.Reason, c.Line.Err = string(reason), err
 		done()
-		c.finish()
 	})
 }
 
@@ -153,9 +154,13 @@ func (c *Client) finish() {
 	c.server.serving.Done()
 }
 
-// panicked makes a panic cost one connection: the client sees a reset, the log has
-// the stack, everyone else goes on.
-func (c *Client) panicked(r any) {
+// rescue, which is deferred, makes a panic cost one connection: the client sees a
+// reset, the log has the stack, everyone else goes on.
+func (c *Client) rescue() {
+	r := recover()
+	if r == nil {
+		return
+	}
 	c.server.Log.Error().Interface("panic", r).Bytes("stack", debug.Stack()).
 		Stringer("client", c.Addr).Msg("bug")
 	c.Line.Reason = "panic"

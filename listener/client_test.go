@@ -76,6 +76,39 @@ func TestRelayCounts(t *testing.T) {
 	}
 }
 
+// R8: what a Door does when its tunnel has ended runs among other tunnels.
+func TestRelayDonePanics(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	d := door{serve: func(_ context.Context, c *Client) {
+		up, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.Relay(c.TCPConn, up.(*net.TCPConn), relay.Limits{}, func() { panic("as asked") })
+	}}
+	r := run(t, &Service{Door: d}, 1000, 100, 1)
+	for range 3 {
+		r.dial(t).Close()
+		up, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		up.Close()
+		r.until(t, 0)
+	}
+	if n := len(r.log.with(t, "bug")); n != 3 {
+		t.Errorf("got %d lines about it, want 3", n)
+	}
+	if closed := r.log.with(t, "closed"); len(closed) != 3 || closed[0]["reason"] != "panic" {
+		t.Errorf("access lines: %v", closed)
+	}
+}
+
 func TestEndSource(t *testing.T) {
 	r := run(t, &Service{Door: tunnels(t, "127.0.0.2", "127.0.0.3")}, 1000, 100, 100)
 	two, three := r.dial(t), net.Conn(nil)

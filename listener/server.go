@@ -164,13 +164,11 @@ func (s *Server) serveClient(ctx context.Context, conn *net.TCPConn) {
 	c := newClient(s, svc, conn)
 	s.Table.add(c)
 	defer func() {
-		if r := recover(); r != nil {
-			c.panicked(r)
-		}
 		if !c.relayed {
 			c.finish()
 		}
 	}()
+	defer c.rescue()
 	if svc.Proxied || len(svc.Proxies) > 0 {
 		if err := s.proxied(svc.Service, c); err != nil {
 			c.Line.Err = err

@@ -44,9 +44,9 @@ func (c *Conn) Read(p []byte) (int, error) { return c.r.Read(p) }
 // WriteTo implements [io.WriterTo]. To a *Conn or *net.TCPConn the kernel moves
 // the bytes.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
-	var p progress
-	_, err := transfer(w, c, &p)
-	return p.moved.Load(), err
+	var s stream
+	_, err := transfer(w, c, &s)
+	return s.moved.Load(), err
 }
 
 // ReadFrom implements [io.ReaderFrom]. From a *Conn or *net.TCPConn, and from
@@ -55,9 +55,9 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	if tcpOf(r) == nil {
 		return c.TCPConn.ReadFrom(r)
 	}
-	var p progress
-	_, err := transfer(c, r, &p)
-	return p.moved.Load(), err
+	var s stream
+	_, err := transfer(c, r, &s)
+	return s.moved.Load(), err
 }
 
 // takeHead returns the bytes that are still to be replayed. They are the caller's

@@ -46,10 +46,10 @@ func (p *progress) took(n int) {
 
 // transfer copies from src to dst until EOF. On error it says whether it was dst
 // that failed; if it was src, dst has taken everything that src sent.
-func transfer(dst io.Writer, src io.Reader, p *progress) (dstFailed bool, err error) {
-	s := stream{src: tcpOf(src), dst: tcpOf(dst), progress: p}
-	if s.src == nil || s.dst == nil {
-		return plain(dst, src, p)
+func transfer(dst io.Writer, src io.Reader, s *stream) (dstFailed bool, err error) {
+	from, to := tcpOf(src), tcpOf(dst)
+	if from == nil || to == nil {
+		return plain(dst, src, &s.progress)
 	}
 	if c, ok := src.(*Conn); ok {
 		s.begin(c)
@@ -57,7 +57,7 @@ func transfer(dst io.Writer, src io.Reader, p *progress) (dstFailed bool, err er
 	if s.err != nil {
 		return false, s.err
 	}
-	return s.run()
+	return s.run(to, from)
 }
 
 // plain is transfer through a buffer that it holds while it waits: tls.Conn can
@@ -99,8 +99,7 @@ func plain(dst io.Writer, src io.Reader, p *progress) (dstFailed bool, err error
 // bytes back for 200 ms) and no SO_RCVLOWAT (a deadlock when the buffer is
 // smaller).
 type stream struct {
-	*progress
-	src, dst *net.TCPConn
+	progress
 
 	data []byte            // read and not written yet: of buf, or a Conn's head
 	buf  *[bufferSize]byte // nil if it holds no data
@@ -108,9 +107,9 @@ type stream struct {
 
 	screening *screening // nil when src's bytes may pass
 
-	full  int  // reads in a row that filled buf
-	burst int  // bytes moved since it last waited
-	dry   bool // the last read did not fill buf: src had no more
+	burst int32 // bytes moved since it last waited
+	full  int8  // reads in a row that filled buf, at most fullReads
+	dry   bool  // the last read did not fill buf: src had no more
 	eof   bool
 	err   error // what the last attempt met
 }
@@ -145,13 +144,13 @@ func (s *stream) screen(b []byte) {
 // one returns false. That waits for a *change*: a callback must have tried, and seen
 // EAGAIN. Each makes one attempt, so that a Close by another goroutine takes effect
 // between two of them.
-func (s *stream) run() (dstFailed bool, err error) {
+func (s *stream) run(dst, src *net.TCPConn) (dstFailed bool, err error) {
 	defer s.release()
-	in, err := s.src.SyscallConn()
+	in, err := src.SyscallConn()
 	if err != nil {
 		return false, err
 	}
-	out, err := s.dst.SyscallConn()
+	out, err := dst.SyscallConn()
 	if err != nil {
 		return true, err
 	}
@@ -159,12 +158,12 @@ func (s *stream) run() (dstFailed bool, err error) {
 	for {
 		for s.pending() {
 			if err := call(out.Write, flush, &s.err); err != nil {
-				return true, opError("write", s.dst, err)
+				return true, opError("write", dst, err)
 			}
 		}
 		s.prepare()
 		if err := call(in.Read, fill, &s.err); err != nil {
-			return false, opError("read", s.src, err)
+			return false, opError("read", src, err)
 		}
 		if s.eof {
 			return false, nil
@@ -215,7 +214,7 @@ func (s *stream) fill(fd uintptr) bool {
 	if n > 0 {
 		s.buf, s.data = buf, buf[:n]
 		s.dry = n < len(buf)
-		if s.full++; s.dry {
+		if s.full = min(s.full+1, fullReads); s.dry {
 			s.full = 0
 		}
 		s.screen(s.data)
@@ -255,7 +254,7 @@ func (s *stream) flush(fd uintptr) bool {
 		return true
 	}
 	s.took(n)
-	s.burst += n
+	s.burst += int32(n)
 	if s.pipe == nil {
 		s.data = s.data[n:]
 		if len(s.data) == 0 {

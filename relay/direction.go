@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -10,17 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// side is one end of a tunnel, and the reasons that are laid to it.
+// side is one end of a tunnel.
 type side struct {
 	Duplex
-	pipe *Pipe
-	fd   int // of a TCP connection, for a Pipe that has a lot
+	*sideReasons
 
-	closed, reset, timeout Reason
+	fd int32 // of a TCP connection whose Pipe has a lot; 0 of others
 
 	// finSent is set before our FIN to this side leaves.
 	finSent atomic.Bool
 }
+
+// sideReasons are those that are laid to a side.
+type sideReasons struct{ closed, reset, timeout Reason }
+
+var (
+	clientReasons   = sideReasons{ClientClosed, ClientReset, ClientTimeout}
+	upstreamReasons = sideReasons{UpstreamClosed, UpstreamReset, UpstreamTimeout}
+)
 
 // reason names the way in which err ended the side.
 func (s *side) reason(err error) Reason {
@@ -64,20 +72,32 @@ func (s *side) closeWrite() error {
 // What tells the two apart is the state: a socket to which we have not sent FIN
 // is CLOSE_WAIT after FIN, and CLOSE after a reset.
 func (s *side) falseEOF() bool {
+	if s.finSent.Load() {
+		return false
+	}
 	// In this order: a CLOSE that our own FIN led to is seen after finSent.
-	return WasReset(s.Duplex) && !s.finSent.Load()
+	return s.wasReset() && !s.finSent.Load()
+}
+
+func (s *side) wasReset() bool {
+	if s.fd == 0 {
+		return WasReset(s.Duplex)
+	}
+	// The first byte of struct tcp_info is the state.
+	var first [4]byte
+	n, err := unix.GetsockoptInt(int(s.fd), unix.SOL_TCP, unix.TCP_INFO)
+	binary.NativeEndian.PutUint32(first[:], uint32(n))
+	return err == nil && first[0] == tcpClose
 }
 
 // direction is what flows from one side to the other.
 type direction struct {
-	progress
 	pipe     *Pipe
 	src, dst *side
+	stream   stream
 	stall    stall // guarded by the watch's mu
 
-	// Between two TCP connections, when there is a lot to wait in.
-	waiting
-	stream stream
+	waiting // in a lot
 }
 
 // run relays the direction on a goroutine of its own, which waits.
@@ -95,22 +115,23 @@ func (d *direction) copy() (failed *side, err error) {
 			failed, err = d.src, fmt.Errorf("panic: %v: %s", r, debug.Stack())
 		}
 	}()
-	dstFailed, err := transfer(d.dst.Duplex, d.src.Duplex, &d.progress)
-	if dstFailed {
+	dstFailed, err := transfer(d.dst.Duplex, d.src.Duplex, &d.stream)
+	switch {
+	case dstFailed:
 		return d.dst, err
+	case err == nil:
+		return d.src, d.atEOF()
+	default:
+		return d.src, err
 	}
-	return d.readResult(err)
 }
 
-// readResult is what copy returns when reading from src ended with err, nil for EOF.
-func (d *direction) readResult(err error) (failed *side, _ error) {
-	switch {
-	case err == nil && d.src.falseEOF():
-		err = opError("read", d.src, unix.EPIPE)
-	case err != nil:
-		err = opError("read", d.src, err)
+// atEOF returns what an EOF of src is: nil, or the reset that it was in truth.
+func (d *direction) atEOF() error {
+	if d.src.falseEOF() {
+		return opError("read", d.src, unix.EPIPE)
 	}
-	return d.src, err
+	return nil
 }
 
 // end tells the other side how the direction ended, and when it is the last one, ends
@@ -177,8 +198,8 @@ func (p *Pipe) last() bool {
 func (p *Pipe) passEOF(d *direction) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.firstFIN == "" {
-		p.firstFIN = d.src.closed
+	if p.firstFIN == nil {
+		p.firstFIN = d.src
 	}
 	last := p.open == 1 && p.failed == nil && tcpOf(d.dst.Duplex) != nil
 	return p.reason == "" && !last
@@ -220,7 +241,7 @@ func (p *Pipe) close() (Reason, error) {
 	case reason == "":
 		p.client.Close()
 		p.upstream.Close()
-		return firstFIN, nil
+		return firstFIN.closed, nil
 	case failed == &p.client:
 		settle(p.upstream.Duplex, p.limits.HalfClosed)
 	case failed == &p.upstream:

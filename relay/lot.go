@@ -82,10 +82,10 @@ func (l *parkingLot) enter(p *Pipe) bool {
 		l.pipes = append(l.pipes, p)
 	}
 	l.mu.Unlock()
-	if l.control(unix.EPOLL_CTL_ADD, &p.client, inEvents) && l.control(unix.EPOLL_CTL_ADD, &p.upstream, inEvents) {
+	if l.control(unix.EPOLL_CTL_ADD, p, &p.client, inEvents) && l.control(unix.EPOLL_CTL_ADD, p, &p.upstream, inEvents) {
 		return true
 	}
-	l.control(unix.EPOLL_CTL_DEL, &p.client, 0)
+	l.control(unix.EPOLL_CTL_DEL, p, &p.client, 0)
 	l.leave(p)
 	return false
 }
@@ -98,12 +98,12 @@ func (l *parkingLot) leave(p *Pipe) {
 	l.free = append(l.free, p.key)
 }
 
-func (l *parkingLot) control(op int, s *side, events uint32) bool {
-	e := unix.EpollEvent{Events: events, Fd: s.pipe.key << 1}
-	if s == &s.pipe.upstream {
+func (l *parkingLot) control(op int, p *Pipe, s *side, events uint32) bool {
+	e := unix.EpollEvent{Events: events, Fd: p.key << 1}
+	if s == &p.upstream {
 		e.Fd |= 1
 	}
-	return unix.EpollCtl(l.epfd, op, s.fd, &e) == nil
+	return unix.EpollCtl(l.epfd, op, int(s.fd), &e) == nil
 }
 
 // pipe returns who has the key. An event that was fetched before its Pipe ended may

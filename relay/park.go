@@ -21,15 +21,14 @@ type waiting struct {
 	// buffer does not mean then that there is nothing more to be read.
 	ending atomic.Bool
 
-	// stop: the other direction knows that this one cannot go on.
+	// stop: it is to end.
 	stop atomic.Bool
 
 	// The rest belongs to the owner.
 
 	outEvents bool   // the lot tells when dst has room
 	goOn      func() // runOn, once it was needed: a go statement with arguments allocates
-	failed    *side  // when it is over: who failed
-	err       error  // when it is over: nil after src's EOF
+	dstFailed bool   // when it is over with an error, which stream has
 }
 
 const (
@@ -37,7 +36,7 @@ const (
 	runningMore       // there was an event while it ran
 	waitsForSrc       // to have something to read
 	waitsForDst       // to have room
-	hasEnded
+	ended
 )
 
 // wake makes the caller the owner of a direction that waits for what. One that runs
@@ -62,15 +61,17 @@ func (d *direction) wake(what int32) bool {
 // wait gives d up until there is an event. It reports false when there was one, or
 // when the tunnel was cut: d then runs on.
 func (d *direction) wait(what int32) bool {
+	burst := d.stream.burst
 	d.stream.dry, d.stream.burst = false, 0
 	if what == waitsForDst && !d.outEvents {
 		d.outEvents = true
-		d.pipe.lot.control(unix.EPOLL_CTL_MOD, d.dst, outEvents)
+		d.pipe.lot.control(unix.EPOLL_CTL_MOD, d.pipe, d.dst, outEvents)
 	}
 	if d.state.CompareAndSwap(running, what) {
 		return true
 	}
 	d.state.Store(running)
+	d.stream.burst = burst
 	return false
 }
 
@@ -97,7 +98,7 @@ func (p *Pipe) ready(upstream bool, events uint32) {
 func (d *direction) step() {
 	switch d.advance(true) {
 	case over:
-		d.end(d.failed, d.err)
+		d.hasEnded()
 	case busy:
 		if d.goOn == nil {
 			d.goOn = d.runOn
@@ -108,8 +109,16 @@ func (d *direction) step() {
 
 func (d *direction) runOn() {
 	if d.advance(false) == over {
-		d.end(d.failed, d.err)
+		d.hasEnded()
 	}
+}
+
+func (d *direction) hasEnded() {
+	failed := d.src
+	if d.dstFailed {
+		failed = d.dst
+	}
+	d.end(failed, d.stream.err)
 }
 
 // outcome is why advance returned.
@@ -118,49 +127,57 @@ type outcome int
 const (
 	parked outcome = iota // d belongs to somebody else already
 	busy                  // there is more than advance was to do
-	over                  // d.failed and d.err say how
+	over                  // hasEnded is to be called
 )
+
+// maxRounds is how many reads and writes are few. Of short messages there may be
+// always one more.
+const maxRounds = 16
 
 // advance moves bytes until d has to wait or has ended.
 func (d *direction) advance(brief bool) (o outcome) {
+	s := &d.stream
 	defer func() {
 		if r := recover(); r != nil { // costs this tunnel, not the process
-			d.failed, d.err = d.src, fmt.Errorf("panic: %v: %s", r, debug.Stack())
+			s.err = fmt.Errorf("panic: %v: %s", r, debug.Stack())
 			o = over
 		}
 		if o == over {
-			d.state.Store(hasEnded)
-			d.stream.release()
+			d.state.Store(ended)
+			s.release()
 		}
 	}()
-	s := &d.stream
-	for {
+	for rounds := 0; ; rounds++ {
 		switch {
-		case d.pipe.cut.Load() || d.stop.Load():
-			d.failed, d.err = d.src, net.ErrClosed
+		case d.stop.Load():
+			s.err = net.ErrClosed
 			return over
 		case s.err != nil: // what src had to replay may not pass
-			d.failed, d.err = d.readResult(s.err)
+			s.err = opError("read", d.src, s.err)
 			return over
 		case s.pending():
 			if !s.flush(uintptr(d.dst.fd)) && d.wait(waitsForDst) {
 				return parked
 			}
 			if s.err != nil {
-				d.failed, d.err = d.dst, opError("write", d.dst, s.err)
+				d.dstFailed, s.err = true, opError("write", d.dst, s.err)
 				return over
 			}
 		case s.dry && !d.ending.Load() && d.wait(waitsForSrc):
 			return parked
-		case brief && s.full >= fullReads:
+		case brief && (s.full >= fullReads || rounds >= maxRounds):
 			return busy
 		default:
 			s.prepare()
 			if !s.fill(uintptr(d.src.fd)) && d.wait(waitsForSrc) {
 				return parked
 			}
-			if s.err != nil || s.eof {
-				d.failed, d.err = d.readResult(s.err)
+			switch {
+			case s.err != nil:
+				s.err = opError("read", d.src, s.err)
+				return over
+			case s.eof:
+				s.err = d.atEOF()
 				return over
 			}
 		}
@@ -174,28 +191,20 @@ func (p *Pipe) park() bool {
 	if client == nil || upstream == nil {
 		return false
 	}
-	var err error
-	if p.client.fd, err = descriptor(client); err != nil {
-		return false
-	}
-	if p.upstream.fd, err = descriptor(upstream); err != nil {
-		return false
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.reason != "" {
-		return false // ended, and closed
-	}
 	l := nextLot()
-	if l == nil {
+	if l == nil || p.reason != "" { // cut, and closed
 		return false
 	}
 	for _, d := range []*direction{&p.up, &p.down} {
 		// There is an event when there is something to read.
-		d.stream.progress, d.stream.dry = &d.progress, true
+		d.stream.dry = true
 	}
+	p.client.fd, p.upstream.fd = descriptor(client), descriptor(upstream)
 	p.lot = l
 	if !l.enter(p) {
+		p.client.fd, p.upstream.fd = 0, 0
 		p.lot = nil
 		return false
 	}
@@ -208,12 +217,11 @@ func (p *Pipe) park() bool {
 	return true
 }
 
-// descriptor returns c's. It is c's for as long as c is not closed.
-func descriptor(c *net.TCPConn) (fd int, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return -1, err
+// descriptor returns c's, or -1. It is c's for as long as c is not closed.
+func descriptor(c *net.TCPConn) (fd int32) {
+	fd = -1
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(func(f uintptr) { fd = int32(f) })
 	}
-	err = raw.Control(func(f uintptr) { fd = int(f) })
-	return fd, err
+	return fd
 }

@@ -21,7 +21,7 @@ func newParking(t testing.TB, l Limits) *tunnel {
 }
 
 func (tn *tunnel) isParked() bool {
-	parked := func(d *direction) bool { s := d.state.Load(); return s == waitsForSrc || s == hasEnded }
+	parked := func(d *direction) bool { s := d.state.Load(); return s == waitsForSrc || s == ended }
 	return parked(&tn.up) && parked(&tn.down)
 }
 
@@ -180,6 +180,52 @@ func TestParkFINRaces(t *testing.T) {
 			wantAll(t, way.to, b)
 		}
 		tn.wantEnd(t, ClientClosed, false)
+		tn.client.Close()
+		tn.server.Close()
+	}
+}
+
+// A tunnel with always one more short message does not keep the goroutine of its lot
+// to itself.
+func TestParkFirehose(t *testing.T) {
+	hose := newParking(t, Limits{}).start(t)
+	go io.Copy(io.Discard, hose.server)
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() { // until stop
+		defer close(done)
+		for b := make([]byte, 50); ; {
+			select {
+			case <-stop:
+				return
+			default:
+				hose.client.Write(b)
+			}
+		}
+	}()
+	for range maxLots { // one of these is in the same lot
+		tn := newParking(t, Limits{}).start(t)
+		for i := range 100 {
+			b := random(1 + i)
+			mustWrite(t, tn.client, b)
+			wantRead(t, tn.server, b)
+			mustWrite(t, tn.server, b)
+			wantRead(t, tn.client, b)
+		}
+	}
+	close(stop)
+	<-done
+}
+
+// End comes at any moment of the beginning.
+func TestParkStartEndRaces(t *testing.T) {
+	for range 300 {
+		tn := newTunnel(t, []byte("head"), Limits{})
+		go tn.End(Killed) // ends at once
+		tn.start(t)
+		tn.wantEnd(t, Killed, false)
+		wantGone(t, tn.client)
+		wantGone(t, tn.server)
 		tn.client.Close()
 		tn.server.Close()
 	}

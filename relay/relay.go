@@ -20,7 +20,6 @@ package relay
 import (
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -89,11 +88,10 @@ type Pipe struct {
 
 	lot *parkingLot // nil if each direction has a goroutine
 	key int32       // in the lot
-	cut atomic.Bool // End has been called, and there is a lot
 
+	open     int8 // guarded by mu; directions that have not ended
 	mu       sync.Mutex
-	open     int    // guarded by mu; directions that have not ended
-	firstFIN Reason // guarded by mu; whose EOF came first
+	firstFIN *side  // guarded by mu; whose EOF came first
 	reason   Reason // guarded by mu; why it was cut, or empty
 	err      error  // guarded by mu; what the failed side said
 	failed   *side  // guarded by mu; nil if the cut came from End
@@ -103,13 +101,13 @@ type Pipe struct {
 // Start, Run and End close them.
 func NewPipe(client, upstream Duplex, l Limits) *Pipe {
 	p := &Pipe{limits: l, open: 2}
-	p.client = side{Duplex: client, pipe: p, closed: ClientClosed, reset: ClientReset, timeout: ClientTimeout}
-	p.upstream = side{Duplex: upstream, pipe: p, closed: UpstreamClosed, reset: UpstreamReset, timeout: UpstreamTimeout}
+	p.client = side{Duplex: client, sideReasons: &clientReasons}
+	p.upstream = side{Duplex: upstream, sideReasons: &upstreamReasons}
 	p.up.pipe, p.up.src, p.up.dst = p, &p.client, &p.upstream
 	p.down.pipe, p.down.src, p.down.dst = p, &p.upstream, &p.client
 	p.watch.pipe = p
 	if l.UserTimeout > 0 {
-		p.up.watch, p.down.watch = &p.watch, &p.watch
+		p.up.stream.watch, p.down.stream.watch = &p.watch, &p.watch
 	}
 	return p
 }
@@ -160,7 +158,6 @@ func (p *Pipe) End(r Reason) {
 	inUse := p.lot != nil && p.open > 0
 	p.mu.Unlock()
 	if inUse { // the descriptors of the sides: finish closes them
-		p.cut.Store(true)
 		p.up.interrupt()
 		p.down.interrupt()
 		return
@@ -170,7 +167,7 @@ func (p *Pipe) End(r Reason) {
 }
 
 // Up returns how many bytes upstream's socket has taken so far.
-func (p *Pipe) Up() int64 { return p.up.moved.Load() }
+func (p *Pipe) Up() int64 { return p.up.stream.moved.Load() }
 
 // Down returns how many bytes the client's socket has taken so far.
-func (p *Pipe) Down() int64 { return p.down.moved.Load() }
+func (p *Pipe) Down() int64 { return p.down.stream.moved.Load() }

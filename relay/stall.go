@@ -22,7 +22,7 @@ import (
 // vanishes meanwhile is given up in proportion. A tunnel that is idle is not looked
 // at.
 type stall struct {
-	since  time.Time     // when the window was first seen closed; zero if it is open
+	since  duration      // when the window was first seen closed; zero if it is open
 	raised time.Duration // what TCP_USER_TIMEOUT was raised to; zero if it was not
 }
 
@@ -31,16 +31,16 @@ const looksPerTimeout = 3
 
 // spare looks at d's destination, and ends d's being watched when that has taken
 // everything. The watch's mu guards d.stall.
-func (d *direction) spare(now time.Time, userTimeout time.Duration) {
-	d.watched.Store(false) // first: bytes that are moved from now on start it again
+func (d *direction) spare(now duration, userTimeout time.Duration) {
+	d.stream.watched.Store(false) // first: bytes that are moved from now on start it again
 	if d.stall.look(d.dst.Duplex, now, userTimeout) {
-		d.watched.Store(true)
+		d.stream.watched.Store(true)
 	}
 }
 
 // look reports whether c has bytes that it has not got rid of. If that is because
 // its peer pauses, c is given time.
-func (s *stall) look(c net.Conn, now time.Time, userTimeout time.Duration) (pending bool) {
+func (s *stall) look(c net.Conn, now duration, userTimeout time.Duration) (pending bool) {
 	info, err := tcpInfo(c)
 	if err != nil {
 		return false
@@ -52,11 +52,11 @@ func (s *stall) look(c net.Conn, now time.Time, userTimeout time.Duration) (pend
 		*s = stall{}
 		return info.Unacked > 0
 	}
-	if s.since.IsZero() {
+	if s.since == 0 {
 		s.since = now
 	}
 	// At most: it was not closed yet when last looked at.
-	closed := now.Sub(s.since) + userTimeout/looksPerTimeout
+	closed := now - s.since + userTimeout/looksPerTimeout
 	answered := time.Duration(info.Last_ack_recv) * time.Millisecond
 	// The kernel doubles the time between probes: the last one is at most half of
 	// the time ago that the window has been closed for, and a little.
@@ -85,8 +85,8 @@ func spareUntil(done <-chan struct{}, c net.Conn, userTimeout time.Duration) {
 	var s stall
 	for {
 		select {
-		case now := <-tick.C:
-			s.look(c, now, userTimeout)
+		case <-tick.C:
+			s.look(c, sinceBegin(), userTimeout)
 		case <-done:
 			return
 		}

@@ -6,14 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The calls of the data path, which do not block. Package syscall tells the
-// scheduler of each of its calls, in case it does; and a process that is idle
-// between two messages then has the runtime's monitor thread woken by each of them,
-// to look after a call that is over already. That was a tenth of the CPU time of
-// round trips and of new connections.
+// The calls of the data path. Package syscall tells the scheduler of each of its
+// calls, in case it blocks; and in a process that is idle between two messages each
+// of them then wakes the runtime's monitor thread, to look after a call that is over
+// already. That was a tenth of the CPU time of round trips and of new connections.
 //
-// Not for splice(2), which moves up to a MiB: others may have the processor
-// meanwhile.
+// The scheduler cannot take the processor from a goroutine that is in one of these.
+// They are for sockets that do not block, and at most bufferSize or a head: some
+// microseconds. splice(2), which moves up to a MiB, is called through package syscall.
 
 func read(fd int, p []byte) (int, error) {
 	return nonblocking(unix.SYS_READ, fd, p)

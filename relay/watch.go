@@ -5,25 +5,37 @@ import (
 	"time"
 )
 
-// watch enforces a Pipe's limits. It costs the data path nothing: its timer
+// watch enforces a Pipe's limits. It costs the data path nothing: now and then it
 // compares the byte counts with those it saw before.
 type watch struct {
 	pipe *Pipe
 
 	mu      sync.Mutex
-	timer   *time.Timer // guarded by mu; nil until there is something to wait for
-	running bool        // guarded by mu
-	open    int         // guarded by mu; directions that have not ended
-	started time.Time   // guarded by mu
-	seen    int64       // guarded by mu; bytes moved when last looked
-	quiet   time.Time   // guarded by mu; since when no byte has moved, at least
+	running bool     // guarded by mu
+	open    int8     // guarded by mu; directions that have not ended
+	started duration // guarded by mu; when
+	quiet   duration // guarded by mu; since when no byte has moved, at least
+	seen    int64    // guarded by mu; bytes moved when last looked
+	entry   entry    // of the agenda
 }
+
+// duration is since the process began.
+type duration = time.Duration
+
+var began = time.Now()
+
+func sinceBegin() duration { return time.Since(began) }
 
 func (w *watch) start() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := time.Now()
+	now := sinceBegin()
 	w.running, w.open, w.started, w.quiet = true, 2, now, now
+	if w.pipe.limits.UserTimeout > 0 {
+		// Nearly every tunnel begins with some bytes.
+		w.pipe.up.stream.watched.Store(true)
+		w.pipe.down.stream.watched.Store(true)
+	}
 	w.arm(now)
 }
 
@@ -31,34 +43,34 @@ func (w *watch) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.running = false
-	if w.timer != nil {
-		w.timer.Stop()
-	}
+	looks.remove(w)
 }
 
 // directionEnded puts the limits of a half-closed tunnel into force.
 func (w *watch) directionEnded() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := time.Now()
+	now := sinceBegin()
 	w.open--
 	w.quiet = now
-	w.arm(now)
+	if w.open > 0 && w.pipe.limits.HalfClosed > 0 {
+		w.arm(now)
+	}
 }
 
-// look sets the timer anew, because a direction begins to move bytes.
+// look comes by soon, because a direction begins to move bytes.
 func (w *watch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.arm(time.Now())
+	w.arm(sinceBegin())
 }
 
-// check is what the timer calls.
+// check is what the agenda calls.
 func (w *watch) check() {
 	w.mu.Lock()
-	now := time.Now()
+	now := sinceBegin()
 	for _, d := range []*direction{&w.pipe.up, &w.pipe.down} {
-		if w.running && d.watched.Load() {
+		if w.running && d.stream.watched.Load() {
 			d.spare(now, w.pipe.limits.UserTimeout)
 		}
 	}
@@ -72,32 +84,28 @@ func (w *watch) check() {
 	}
 }
 
-// arm returns the limit that has been reached. If there is none, it sets the
-// timer for the next look. The caller holds mu.
-func (w *watch) arm(now time.Time) Reason {
+// arm returns the limit that has been reached. If there is none, it settles when to
+// look next. The caller holds mu.
+func (w *watch) arm(now duration) Reason {
 	if !w.running {
 		return ""
 	}
 	reached, wait := w.next(now)
-	switch {
-	case reached != "" || wait == 0:
-	case w.timer == nil:
-		w.timer = time.AfterFunc(wait, w.check)
-	default:
-		w.timer.Reset(wait)
+	if reached == "" && wait > 0 {
+		looks.set(w, now+wait)
 	}
 	return reached
 }
 
 // next returns the limit that has been reached, or how long to wait before
 // looking again; zero if there is nothing to wait for. The caller holds mu.
-func (w *watch) next(now time.Time) (reached Reason, wait time.Duration) {
+func (w *watch) next(now duration) (reached Reason, wait time.Duration) {
 	l := w.pipe.limits
-	for _, limit := range []struct {
+	for _, limit := range [...]struct {
 		reason  Reason
 		applies bool
 		length  time.Duration
-		since   time.Time
+		since   duration
 		step    time.Duration
 	}{
 		{Lifetime, true, l.Lifetime, w.started, l.Lifetime},
@@ -108,7 +116,7 @@ func (w *watch) next(now time.Time) (reached Reason, wait time.Duration) {
 		if !limit.applies || limit.length <= 0 {
 			continue
 		}
-		rest := limit.length - now.Sub(limit.since)
+		rest := limit.length - (now - limit.since)
 		if rest <= 0 {
 			return limit.reason, 0
 		}
@@ -117,7 +125,7 @@ func (w *watch) next(now time.Time) (reached Reason, wait time.Duration) {
 			wait = rest
 		}
 	}
-	if step := l.UserTimeout / looksPerTimeout; w.pipe.up.watched.Load() || w.pipe.down.watched.Load() {
+	if step := l.UserTimeout / looksPerTimeout; w.pipe.up.stream.watched.Load() || w.pipe.down.stream.watched.Load() {
 		if wait == 0 || step < wait {
 			wait = max(step, time.Millisecond)
 		}

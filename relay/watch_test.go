@@ -10,7 +10,7 @@ func TestWatchNext(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
 		limits     Limits
-		open       int
+		open       int8
 		age, quiet time.Duration
 		want       Reason
 		wait       time.Duration
@@ -28,9 +28,9 @@ func TestWatchNext(t *testing.T) {
 		{"only lifetime when both have ended", Limits{Idle: s, HalfClosed: s, Lifetime: 9 * s}, 0, 5 * s, 5 * s, "", 4 * s},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			now := time.Now()
+			now := duration(time.Hour)
 			p := &Pipe{limits: tt.limits}
-			w := watch{pipe: p, open: tt.open, started: now.Add(-tt.age), quiet: now.Add(-tt.quiet)}
+			w := watch{pipe: p, open: tt.open, started: now - tt.age, quiet: now - tt.quiet}
 			if got, wait := w.next(now); got != tt.want || wait != tt.wait {
 				t.Errorf("next = %q, %v; want %q, %v", got, wait, tt.want, tt.wait)
 			}
