@@ -63,7 +63,7 @@ func check(load loader, stdout *os.File) error {
 		r.pool(p, h)
 	}
 	for _, l := range cfg.Listeners {
-		r.listener(l)
+		r.listener(cfg, l)
 	}
 	if cfg.Admin.Listen != "" {
 		r.socket("admin", cfg.Admin.Listen)
@@ -124,7 +124,7 @@ func (r *report) countries(cfg *config.Config, h *iface.Host) {
 	})
 }
 
-func (r *report) listener(l config.Listener) {
+func (r *report) listener(cfg *config.Config, l config.Listener) {
 	if l.Mode == "sni" {
 		r.miss("another mode", "listener %s: mode %s is not there yet", l.Name, l.Mode)
 	}
@@ -146,7 +146,7 @@ func (r *report) listener(l config.Listener) {
 		}
 	}
 	if l.Unwrap != nil && l.Unwrap.Source != "own" {
-		r.leaveAsClient(l)
+		r.leaveAsClient(cfg, l)
 	}
 	if l.Mark != 0 {
 		r.mark(l)
@@ -185,12 +185,13 @@ func mendListen(address string, err error) string {
 	return "listen elsewhere"
 }
 
-func (r *report) leaveAsClient(l config.Listener) {
+func (r *report) leaveAsClient(cfg *config.Config, l config.Listener) {
 	if err := canBeTransparent(); err != nil {
 		r.miss("setcap cap_net_admin,cap_net_bind_service+ep swivel, or source: own", "listener %s: %v", l.Name, err)
 		return
 	}
 	r.ok("listener %s: may leave by the addresses of clients", l.Name)
+	r.waysBack(cfg, l)
 }
 
 func (r *report) mark(l config.Listener) {

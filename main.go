@@ -11,7 +11,8 @@
 //	sources.go  the pools' sources, from the configuration and the host's state
 //	region.go   countries, and which sources are for whom
 //	check.go    swivel check
-//	rules.go    swivel rules, and in check_rules.go whether they are in place
+//	rules.go    swivel rules, and in check_rules.go whether they are in place;
+//	            check_unwrap.go proves that servers' answers come back
 package main
 
 import (

@@ -56,6 +56,7 @@ func (r *rulesCommand) run(load loader, stdout *os.File) error {
 func kernelRules(cfg *config.Config) *rules.Set {
 	set := new(rules.Set)
 	for _, l := range cfg.Listeners {
+		set.Unwraps = append(set.Unwraps, waysBack(l)...)
 		if l.SNI == nil || l.SNI.Transparent == config.TransparentOff {
 			continue
 		}

@@ -88,7 +88,7 @@ func TestRules(t *testing.T) {
 
 func TestRulesErrors(t *testing.T) {
 	for flags, want := range map[string]string{
-		"":                    "no listener is transparent: there are no rules to print (transparent: redirect or tproxy)",
+		"":                    "no listener needs rules of the kernel (transparent: redirect or tproxy, or mode unwrap)",
 		"-exclude uid:nobody": `-exclude: "uid:nobody": write it as uid:1000, the user that swivel runs as, or mark:7, the mark of its listeners`,
 		"-mode sni -listen :1 -transparent redirect -exclude mark:7": "-exclude: mark:7: the connections of listener router have mark 0 (set its mark to 7)",
 		"-mode sni -listen :1 -transparent redirect -format pf":      `-format: "pf": use nft or iptables`,

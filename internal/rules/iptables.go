@@ -10,7 +10,7 @@ import (
 
 // iptablesRemove removes all that IPTables loads, for any set.
 const iptablesRemove = "for i in iptables ip6tables; do for t in nat mangle; do for c in PREROUTING OUTPUT; do " +
-	"$i -w -t $t -D $c -p tcp -j SWIVEL_$c; $i -w -t $t -F SWIVEL_$c; $i -w -t $t -X SWIVEL_$c; done; done; done 2>/dev/null"
+	"$i -w -t $t -D $c -j SWIVEL_$c; $i -w -t $t -F SWIVEL_$c; $i -w -t $t -X SWIVEL_$c; done; done; done 2>/dev/null"
 
 // chain is a chain of ours and its rules. It is called from the built-in one that it
 // is named after.
@@ -60,7 +60,7 @@ func (s *Set) writeFamily(b *strings.Builder, program string, chains []chain) {
 	for _, table := range []string{"nat", "mangle"} {
 		for _, builtin := range []string{"PREROUTING", "OUTPUT"} {
 			run := fmt.Sprintf("%s -w -t %s", program, table)
-			jump := fmt.Sprintf("%s -p tcp -j SWIVEL_%[1]s", builtin)
+			jump := fmt.Sprintf("%s -j SWIVEL_%[1]s", builtin)
 			if slices.ContainsFunc(chains, func(c chain) bool { return c.table == table && c.builtin == builtin }) {
 				fmt.Fprintf(b, "%s -C %s 2>/dev/null || %[1]s -A %s\n", run, jump)
 				continue
@@ -71,7 +71,24 @@ func (s *Set) writeFamily(b *strings.Builder, program string, chains []chain) {
 }
 
 // chains returns the chains of one family.
-func (s *Set) chains(v4 bool) (chains []chain) {
+func (s *Set) chains(v4 bool) []chain {
+	chains := s.captureChains(v4)
+	output, prerouting := s.iptablesUnwrap(v4)
+	for _, c := range []chain{{"mangle", "OUTPUT", output}, {"mangle", "PREROUTING", prerouting}} {
+		i := slices.IndexFunc(chains, func(o chain) bool { return o.name() == c.name() && o.table == c.table })
+		switch {
+		case len(c.rules) == 0:
+		case i < 0:
+			chains = append(chains, c)
+		default:
+			chains[i].rules = append(c.rules, chains[i].rules...)
+		}
+	}
+	return chains
+}
+
+// captureChains are those that s.Captures need.
+func (s *Set) captureChains(v4 bool) (chains []chain) {
 	const own = "-m addrtype --dst-type LOCAL -j RETURN"
 	redirect := s.iptablesRules(false, v4, s.iptablesRedirect)
 	tproxy := s.iptablesRules(true, v4, s.iptablesTProxy)

@@ -35,6 +35,9 @@ func (s *Set) NFT() (string, error) {
 	switch {
 	case !s.local():
 		own := []string{"fib daddr type local return"}
+		if len(s.Marked()) > 0 {
+			own = append(own, "ct direction reply return") // for unwrap_prerouting
+		}
 		if len(redirect) > 0 {
 			chain("redirect_prerouting", "nat hook prerouting priority -100", append(own, redirect...))
 		}
@@ -55,6 +58,10 @@ func (s *Set) NFT() (string, error) {
 			chain("tproxy_prerouting", "filter hook prerouting priority -150",
 				append([]string{"iif != lo return", fmt.Sprintf("meta mark != %#x return", Mark)}, tproxy...))
 		}
+	}
+	if output, prerouting := s.nftUnwrap(); len(output) > 0 {
+		chain("unwrap_output", "route hook output priority -150", output)
+		chain("unwrap_prerouting", "filter hook prerouting priority -150", prerouting)
 	}
 	b.WriteString("}\n")
 	return b.String(), nil

@@ -1,5 +1,5 @@
-// Package rules writes what the kernel is told to do for transparent listeners: a
-// set for nft(8), or a script with sets for iptables-restore(8).
+// Package rules writes what the kernel is told to do for transparent listeners and for
+// those that connect from the addresses of their clients: a set for nft(8), or a script with sets for iptables-restore(8).
 //
 // What is written is complete, holds both families, may be loaded again and again,
 // and says how it is loaded and removed. Each rule that brings connections to a
@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"swivel/internal/target"
@@ -23,6 +24,7 @@ import (
 type Set struct {
 	Captures []Capture
 	Exclude  Exclude
+	Unwraps  []Unwrap
 }
 
 // Capture is the connections of others that the kernel sends to a listener. They are
@@ -65,12 +67,17 @@ const (
 	Table = 5357
 )
 
-var errNothing = errors.New("no listener is transparent: there are no rules to print (transparent: redirect or tproxy)")
+var errNothing = errors.New("no listener needs rules of the kernel (transparent: redirect or tproxy, or mode unwrap)")
 
 // Validate reports what no rules could do.
 func (s *Set) Validate() error {
-	if len(s.Captures) == 0 {
+	if len(s.Captures) == 0 && len(s.Unwraps) == 0 {
 		return errNothing
+	}
+	for _, u := range s.Unwraps {
+		if err := u.validate(); err != nil {
+			return fmt.Errorf("listener %s: %w", u.Name, err)
+		}
 	}
 	if s.Exclude == (Exclude{"mark", Mark}) {
 		return fmt.Errorf("mark %#x: is used by the rules themselves", Mark)
@@ -160,14 +167,18 @@ func (s *Set) has(tproxy, v4 bool) bool {
 // comment returns the comment of c's rules. It changes with all that they depend on
 // but Exclude, which the running process does not know.
 func (c Capture) comment() string {
+	return comment(c.Name, fmt.Sprintf("%q %t %v %v", c.Name, c.TProxy, c.Ports, c.To))
+}
+
+func comment(name, what string) string {
 	h := fnv.New32a()
-	fmt.Fprintf(h, "%q %t %v %v", c.Name, c.TProxy, c.Ports, c.To)
-	name := strings.Map(func(r rune) rune {
+	h.Write([]byte(what))
+	name = strings.Map(func(r rune) rune {
 		if r > ' ' && r <= '~' && !strings.ContainsRune("\"'`$\\#;", r) {
 			return r
 		}
 		return '_'
-	}, c.Name)
+	}, name)
 	return fmt.Sprintf("swivel %.60s %08x", name, h.Sum32())
 }
 
@@ -206,15 +217,24 @@ func portList(ports []target.PortRange, dash string) (list []string) {
 
 // comments are the first lines of what is written.
 func (s *Set) comments(load, remove string) string {
-	what := "the connections that this host forwards"
-	if s.local() {
-		what = fmt.Sprintf("the connections that this host makes, but for those of %s %d", s.Exclude.By, s.Exclude.Value)
+	what := "Brings to swivel the connections that this host forwards"
+	switch {
+	case len(s.Captures) == 0:
+		what = "Keeps on this host what servers answer to clients, as whom swivel connects to them"
+	case s.local():
+		what = "Brings to swivel " + fmt.Sprintf("the connections that this host makes, but for those of %s %d", s.Exclude.By, s.Exclude.Value)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Brings to swivel %s.\n#\n#   load, or load again:  swivel rules … | %s\n#   remove:               %s\n", what, load, remove)
+	fmt.Fprintf(&b, "# %s.\n#\n#   load, or load again:  swivel rules … | %s\n#   remove:               %s\n", what, load, remove)
 	if s.tproxy() {
 		b.WriteString("#\n# Also needed, so that what TPROXY takes stays on this host:\n#\n")
 		for _, line := range s.Routes() {
+			b.WriteString("#   " + line + "\n")
+		}
+	}
+	if lines := s.UnwrapRoutes(); len(lines) > 0 {
+		b.WriteString("#\n# Also needed, so that what servers answer to clients stays on this host:\n#\n")
+		for _, line := range lines {
 			b.WriteString("#   " + line + "\n")
 		}
 	}
@@ -235,9 +255,19 @@ func (s *Set) Routes() (lines []string) {
 		v4   bool
 	}{{"-4", true}, {"-6", false}} {
 		if s.has(true, f.v4) {
-			lines = append(lines,
-				fmt.Sprintf("ip %s rule add fwmark %#x lookup %d priority %[3]d", f.flag, Mark, Table),
-				fmt.Sprintf("ip %s route replace local default dev lo table %d", f.flag, Table))
+			lines = append(lines, ruleByMark(f.flag), localTable(f.flag))
+		}
+	}
+	return lines
+}
+
+// UnwrapRoutes is Routes for what s.Unwraps need, each command once.
+func (s *Set) UnwrapRoutes() (lines []string) {
+	for _, u := range s.Unwraps {
+		for _, line := range u.Routes() {
+			if !slices.Contains(lines, line) {
+				lines = append(lines, line)
+			}
 		}
 	}
 	return lines

@@ -50,6 +50,23 @@ var sets = []struct {
 	{"a name that needs care", Set{Captures: []Capture{{Name: "a \"b\" `c` $d ü " + strings.Repeat("x", 200), Ports: ports("443"), To: everywhere}}}},
 	{"sidecar, by user", Set{Captures: []Capture{{Name: "web", Ports: ports("443", "80"), To: everywhere}}, Exclude: Exclude{"uid", 1000}}},
 	{"sidecar, by mark", Set{Captures: []Capture{{Name: "web", Ports: ports("1-65535"), To: at("127.0.0.1:8443", "[::1]:8443")}}, Exclude: Exclude{"mark", 7}}},
+	{"unwrap to others", Set{Unwraps: []Unwrap{
+		{Name: "game", To: netip.MustParsePrefix("10.6.0.2/32"), Ports: ports("25565", "2000-2100")},
+		{Name: "game", UDP: true, To: netip.MustParsePrefix("fd00:6::2/128"), Ports: ports("25565")},
+	}}},
+	{"unwrap to loopback", Set{Unwraps: []Unwrap{{Name: "mail", To: netip.MustParsePrefix("127.0.0.1/32"), Ports: ports("25")}}}},
+	{"unwrap to any destination", Set{Unwraps: []Unwrap{
+		{Name: "any", To: netip.MustParsePrefix("0.0.0.0/0"), Ports: ports("1-65535")}, {Name: "any", To: netip.MustParsePrefix("::/0")},
+	}}},
+	{"all at once", Set{
+		Captures: []Capture{{Name: "a", Ports: ports("443"), To: everywhere}, {Name: "b", TProxy: true, Ports: ports("80"), To: at("0.0.0.0:8080", "[::]:8080")}},
+		Unwraps:  []Unwrap{{Name: "game", To: netip.MustParsePrefix("10.6.0.2/32"), Ports: ports("25565")}},
+	}},
+	{"all at once, sidecar", Set{
+		Captures: []Capture{{Name: "b", TProxy: true, Ports: ports("80"), To: everywhere}},
+		Unwraps:  []Unwrap{{Name: "game", To: netip.MustParsePrefix("10.6.0.2/32"), Ports: ports("25565")}},
+		Exclude:  Exclude{"uid", 1000},
+	}},
 	{"sidecar by tproxy", Set{Captures: []Capture{{Name: "web", TProxy: true, Ports: ports("443"), To: everywhere}}, Exclude: Exclude{"uid", 0}}},
 }
 
@@ -77,6 +94,11 @@ func TestLoads(t *testing.T) {
 				load(ns, format, text)
 				if alone := state(ns, format); alone != first {
 					t.Errorf("loaded after others:\n%s\nloaded alone:\n%s", first, alone)
+				}
+				for _, u := range tt.set.Unwraps {
+					if !u.Loaded(first) {
+						t.Errorf("%s: not found in\n%s", u.Name, first)
+					}
 				}
 				for _, c := range tt.set.Captures {
 					if !c.Loaded(first) {
@@ -145,7 +167,7 @@ func TestRefuses(t *testing.T) {
 		set  Set
 		want string
 	}{
-		{Set{}, "no listener is transparent: there are no rules to print (transparent: redirect or tproxy)"},
+		{Set{}, "no listener needs rules of the kernel (transparent: redirect or tproxy, or mode unwrap)"},
 		{Set{Captures: []Capture{web}, Exclude: Exclude{"mark", Mark}}, "mark 0x5357: is used by the rules themselves"},
 		{with(func(c *Capture) { c.Ports = nil }), "listener web: it captures no port"},
 		{with(func(c *Capture) { c.To = at("0.0.0.0:0") }), "listener web: port 0 is another each time (give it a port)"},
