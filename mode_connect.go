@@ -12,6 +12,7 @@ import (
 	"swivel/internal/config"
 	"swivel/internal/resolver"
 	"swivel/listener/egress"
+	"swivel/rotate"
 )
 
 // connect builds the front door of a listener of mode connect.
@@ -22,6 +23,13 @@ func (g *generation) connect(p *proxy, lc config.Listener, names *resolver.Resol
 		Lookup: names.Lookup,
 		Dialer: g.dialer(lc),
 		Wants:  wants(lc),
+		Pools:  g.pools,
+		Rights: rights(lc),
+		Sessions: rotate.Session{
+			Time:   lc.Sessions.Time,
+			Idle:   lc.Sessions.Idle,
+			Refuse: lc.Sessions.OnGone == "refuse",
+		},
 		Head:   g.config.Limits.Head,
 		Dial:   g.config.Limits.Dial,
 		Verify: egress.Verify(lc.VerifyName),
@@ -39,6 +47,14 @@ func (g *generation) connect(p *proxy, lc config.Listener, names *resolver.Resol
 		}
 	}
 	return d, nil
+}
+
+// rights are what the users of a listener may ask for; nil when that is not said.
+func rights(lc config.Listener) (list []egress.Rights) {
+	for _, r := range lc.Rights {
+		list = append(list, egress.Rights(r))
+	}
+	return list
 }
 
 // usersOf reads a users file. Users that are there already stay: they know who has

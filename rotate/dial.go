@@ -41,10 +41,17 @@ type Request struct {
 	User   string // "" when nobody logged in
 	Wants  []Want // only sources that are as all of these say
 
+	Session Session    // keeps to one source; the zero Session is none
+	Source  netip.Addr // no other source than this one; the zero Addr is any
+
 	// Timeout bounds connecting, beside the context of Dial. Waiting for a source
 	// does not count. Zero means no bound.
 	Timeout time.Duration
 }
+
+// pinned reports whether r is for one source: another one will not do as well, for
+// as long as that is there.
+func (r *Request) pinned() bool { return r.Session.ID != "" || r.Source.IsValid() }
 
 // target is what r is remembered by.
 func (r *Request) target() string {
@@ -135,7 +142,7 @@ type fault int
 const (
 	faultNone        fault = iota // the destination failed, or time ran out
 	faultGone                     // this host does not have the address
-	faultBusy                     // there was none that was not used too recently
+	faultNoTurn                   // the pool gave none
 	faultExhausted                // no port of it is free towards this destination
 	faultUnreachable              // no way from this source, perhaps from none
 	faultResources                // nothing to do with the source: no socket could be made

@@ -98,7 +98,12 @@ func (p *Pool) hashOf(r *Request) uint64 {
 	switch p.config.HashBy {
 	case ByTarget:
 		return hashText(r.target())
-	case BySession, ByUser, "":
+	case BySession, "":
+		if r.Session.ID != "" {
+			return hashText(r.User + "\x00" + r.Session.ID)
+		}
+		fallthrough
+	case ByUser:
 		if r.User != "" {
 			return hashText(r.User)
 		}

@@ -16,6 +16,7 @@
 //	site.go    what is remembered of a target: whose turn it is, who was there
 //	index.go   who was there, when they are many
 //	wait.go    clients that wait until a source may be used again for their target
+//	session.go sessions, which keep to one source
 //	turn.go    a source that was taken
 //	dial.go    Dialer; race.go its attempts, connect.go one of them
 //
@@ -25,6 +26,7 @@ package rotate
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"sync"
@@ -33,6 +35,9 @@ import (
 
 // ErrNoSource means that the pool has no source address that could be used.
 var ErrNoSource = errors.New("rotate: no source address")
+
+// ErrNoMatch means that it has some, but none as it was asked for.
+var ErrNoMatch = fmt.Errorf("%w as it was asked for", ErrNoSource)
 
 // Strategy is the way in which a Pool chooses.
 type Strategy string
@@ -81,6 +86,7 @@ type Pool struct {
 	round   uint64  // of Set
 	rings   [2]ring // by family
 	sites   sites
+	pinned  sessions
 	waiting int // clients, for all targets
 	uses    uint64
 }

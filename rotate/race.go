@@ -117,11 +117,7 @@ func (r *race) startNext(ctx context.Context) bool {
 func (r *race) start(ctx context.Context, dst netip.AddrPort) bool {
 	src, err := r.family(dst).source(r.dialer.Pool, &r.request, dst)
 	if err != nil {
-		why := faultGone
-		if _, ok := err.(*Busy); ok {
-			why = faultBusy
-		}
-		r.note(result{err: err, dst: dst}, why)
+		r.note(result{err: err, dst: dst}, faultNoTurn)
 		return false
 	}
 	r.attempts++
@@ -152,6 +148,9 @@ func (r *race) failed(ctx context.Context, res result) bool {
 	}
 	if ctx.Err() != nil {
 		return false
+	}
+	if why != faultGone && r.request.pinned() {
+		return true
 	}
 	return !r.family(res.dst).blame(route{res.src.ID(), res.dst}, why) || !r.start(ctx, res.dst)
 }
@@ -256,9 +255,9 @@ func (r *race) note(res result, why fault) {
 	switch {
 	case why == faultResources:
 		rank = 6
-	case why == faultExhausted, why == faultBusy:
+	case why == faultExhausted, why == faultNoTurn && res.err != ErrNoSource:
 		rank = 2
-	case why == faultGone:
+	case why == faultGone, why == faultNoTurn:
 		rank = 1
 	case why == faultUnreachable:
 		rank = 3

@@ -12,21 +12,31 @@ type search struct {
 	skip    func(ID) bool // may be nil
 	queued  bool          // the client has waited for its turn
 
-	ring *ring
-	view *view
-	site *site // nil when nothing depends on the target
-	now  instant
-	part uint64 // of the prefix that may was asked for last, the count of the part to use
+	ring    *ring
+	view    *view
+	site    *site    // nil when nothing depends on the target
+	session *session // nil when there is none
+	pin     *pin     // the source that it must be; nil: any
+	now     instant
+	part    uint64 // of the prefix that may was asked for last, the count of the part to use
 }
 
 // take takes a source of family f.
 func (s *search) take(f int) (*Turn, error) {
 	s.prepare(f)
-	if len(s.view.members) == 0 {
+	switch {
+	case len(s.ring.members) == 0:
 		return nil, ErrNoSource
+	case len(s.view.members) == 0:
+		return nil, ErrNoMatch
 	}
 	if s.site != nil && s.site.line != nil && !s.queued {
-		return nil, s.busy() // those who wait come first
+		return nil, s.behind()
+	}
+	if s.request.pinned() {
+		if t, done, err := s.pinned(f); done {
+			return t, err
+		}
 	}
 	if m, c := s.choose(); m != nil {
 		return s.hold(m, c), nil
@@ -42,8 +52,11 @@ func (s *search) prepare(f int) {
 	s.ring = &s.pool.rings[f]
 	s.view = s.ring.view(s.request.Wants)
 	c := &s.pool.config
-	if c.Spacing > 0 || s.ring.strategy == PerTarget {
+	if c.Spacing > 0 || s.ring.strategy == PerTarget || s.request.Session.ID != "" {
 		s.now = s.pool.now()
+	}
+	s.session = s.pool.pinned.of(s.request, s.now)
+	if c.Spacing > 0 || s.ring.strategy == PerTarget {
 		s.site = s.pool.sites.of(s.request.target())
 		s.site.refresh(s.pool, s.now)
 	}
@@ -75,10 +88,17 @@ func (s *search) hold(m *member, c *cursor) *Turn {
 	s.pool.settle(m)
 	t := &Turn{Source: m.Source, pool: s.pool, member: m, view: s.view, cursor: c}
 	var part uint64
-	if m.Prefix.IsValid() {
+	switch {
+	case s.pin != nil:
+		part = s.pin.part
+		t.Addr, t.Free = s.pin.addr, m.Free || m.Prefix.IsValid()
+	case m.Prefix.IsValid():
 		part = m.span.part(s.part)
 		t.Addr, t.Free = m.span.addr(part, s.host()), true
 		s.turnTo(m, s.part+1)
+	}
+	if s.session != nil {
+		s.session.pins[s.ring.family] = pin{m, part, t.Addr}
 	}
 	if s.site != nil && s.pool.config.Spacing > 0 {
 		t.site = s.site

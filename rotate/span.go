@@ -87,3 +87,26 @@ func mask(v [2]uint64, n int) [2]uint64 {
 }
 
 func randomHost() [2]uint64 { return [2]uint64{rand.Uint64(), rand.Uint64()} }
+
+// partOf returns the number of the part that has a.
+func (s span) partOf(a netip.Addr) uint64 {
+	var hi, lo uint64
+	if a.Is4() {
+		b := a.As4()
+		lo = uint64(binary.BigEndian.Uint32(b[:]))
+	} else {
+		b := a.As16()
+		hi, lo = binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	}
+	free := s.width() - s.spread
+	var v uint64
+	switch {
+	case free >= 64:
+		v = hi >> (free - 64)
+	case free == 0:
+		v = lo
+	default:
+		v = hi<<(64-free) | lo>>free
+	}
+	return v & (s.parts() - 1)
+}

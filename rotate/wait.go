@@ -56,6 +56,18 @@ type waiter struct {
 	done     chan outcome // has room for one
 }
 
+// kind is the same for all to whom the same sources are as good; 0 when it is not
+// known.
+func (w *waiter) kind() (families int) {
+	if len(w.request.Wants) > 0 || w.request.pinned() {
+		return 0
+	}
+	for _, f := range w.families {
+		families |= 1 << f
+	}
+	return families
+}
+
 type outcome struct {
 	turn *Turn
 	err  error
@@ -102,6 +114,7 @@ func (p *Pool) begin(w *waiter) (wait time.Duration, t *Turn, err error) {
 		return 0, t, err
 	}
 	s.site.enter(p, w)
+	s.site.attend(p) // who is in front may wait for something else
 	return p.config.Wait, nil, nil
 }
 
@@ -120,10 +133,7 @@ func (p *Pool) giveUp(ctx context.Context, w *waiter) (*Turn, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if busy := s.busy(); busy != nil {
-		return nil, busy
-	}
-	return nil, &Busy{}
+	return nil, s.behind()
 }
 
 // takeAny takes a source of the first family that has one.
@@ -158,7 +168,6 @@ func (s *site) enter(p *Pool, w *waiter) {
 		s.line.queues = append(s.line.queues, q)
 	}
 	q.waiters = append(q.waiters, w)
-	s.arm(p)
 }
 
 func (l *line) queue(c client) *queue {
@@ -220,12 +229,18 @@ func (s *site) attend(p *Pool) {
 		return
 	}
 	l := s.line
+	var busy [4]bool // by kind, that there was no source
 	for i := 0; i < len(l.queues); {
 		q := l.queues[i]
 		w := q.waiters[0]
+		if busy[w.kind()] {
+			i++
+			continue
+		}
 		look := search{pool: p, request: w.request, queued: true}
 		t, err := look.takeAny(w.families)
 		if _, ok := err.(*Busy); ok {
+			busy[w.kind()] = w.kind() != 0
 			i++
 			continue
 		}
@@ -249,18 +264,32 @@ func (s *search) busy() *Busy {
 	if s.queued {
 		return s.anyRecent()
 	}
-	var at []instant // when each is free again
+	n := s.ahead()
+	var at []instant // when each is free again, as far as that is needed
 	for _, u := range s.site.uses {
 		if s.holdsUp(u) {
 			at = append(at, u.at+s.pool.config.pause())
+		}
+		if len(at) > n {
+			break
 		}
 	}
 	if len(at) == 0 {
 		return nil
 	}
-	n := s.ahead()
 	free := at[n%len(at)] + instant(n/len(at))*s.pool.config.pause()
 	return &Busy{After: max(0, free-s.now)}
+}
+
+// behind is for who comes while others wait: they are served first.
+func (s *search) behind() *Busy {
+	if s.request.pinned() {
+		s.pin = s.asked(s.ring.family)
+	}
+	if busy := s.busy(); busy != nil {
+		return busy
+	}
+	return new(Busy)
 }
 
 var errBusy Busy
@@ -278,13 +307,16 @@ func (s *search) anyRecent() *Busy {
 // holdsUp reports whether u is all that is in the way of using its source.
 func (s *search) holdsUp(u use) bool {
 	m := u.member
+	if s.pin != nil && (m != s.pin.member || u.part != s.pin.part) {
+		return false
+	}
 	return m != nil && m.slot[s.ring.family] >= 0 && s.inView(m) && (s.skip == nil || !s.skip(m.id))
 }
 
 // ahead is how many are served before a client that comes now.
 func (s *search) ahead() (n int) {
-	if s.site.line == nil {
-		return 0
+	if s.site.line == nil || s.pin != nil {
+		return 0 // who waits for one source has it almost alone
 	}
 	mine := 0
 	if q := s.site.line.queue(s.request.client()); q != nil {

@@ -40,6 +40,7 @@ const (
 	checkEvery  = time.Second      // how often the file is looked at
 	maxWait     = 10 * time.Second // for a turn at bcrypt
 	maxPassword = 72               // bytes; bcrypt ignores the rest
+	maxUser     = 1024             // bytes, with what follows the user's name
 )
 
 // Users are the users of one file. Its methods may be called by several goroutines
@@ -99,6 +100,22 @@ func (u *Users) Err() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.err
+}
+
+// Longest returns the longest user whose name is all of name, or the beginning of it
+// with a hyphen behind; name itself when there is none.
+func (u *Users) Longest(name string) string {
+	if len(name) > maxUser {
+		return name
+	}
+	u.refresh()
+	accounts := u.table.Load().accounts
+	for end := len(name); end >= 0; end = strings.LastIndexByte(name[:end], '-') {
+		if accounts[name[:end]] != nil {
+			return name[:end]
+		}
+	}
+	return name
 }
 
 // Verify returns nil when user may log in with password, else ErrDenied or

@@ -262,3 +262,26 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
+
+func TestLongest(t *testing.T) {
+	h := hash(t, "secret")
+	u := newRig(t, "ann:"+h+"\nann-lee:"+h+"\n-:"+h+"\n")
+	for name, want := range map[string]string{
+		"ann":                                "ann",
+		"ann-session-1":                      "ann",
+		"ann-lee":                            "ann-lee",
+		"ann-lee-session-1":                  "ann-lee",
+		"ann-leeway":                         "ann",
+		"annie":                              "annie",
+		"bob-session-1":                      "bob-session-1",
+		"":                                   "",
+		"-":                                  "-",
+		"--x":                                "-",
+		"-x":                                 "-x",
+		"ann" + strings.Repeat("-", maxUser): "ann" + strings.Repeat("-", maxUser),
+	} {
+		if got := u.Longest(name); got != want {
+			t.Errorf("%.40q: got %.40q, want %.40q", name, got, want)
+		}
+	}
+}

@@ -92,6 +92,8 @@ type Listener struct {
 	TLS          *TLS           // what clients speak to swivel; nil means plain TCP only
 	Labels       []Want         // of the sources that all of its clients leave by; none means any
 	Select       []Selection    // the same for some; all that apply count
+	Sessions     Sessions
+	Rights       []Rights // the first that is for a user counts; none means that all may ask for all but source
 	Destinations Destinations
 	Mark         int     // SO_MARK of outgoing sockets, 32 bits; zero means none
 	SNI          *SNI    // not nil in mode sni

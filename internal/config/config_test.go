@@ -63,6 +63,12 @@ listeners:
       deny: ["*.internal.example"]
       ports: [443, 80, 8000-8999]
     labels: {country: [de, NO]}
+    sessions: {time: 30m, idle: 5m, on_gone: refuse}
+    users_may:
+      - users: [alice]
+        ask: [session, country, label, pool, source]
+        pools: [main, other]
+      - ask: [session]
     select:
       - {users: [alice], labels: {line: a}}
       - {names: [shop.example, "*.shop.example"], labels: {country: no, line: [a, b]}}
@@ -160,6 +166,11 @@ func TestParseSample(t *testing.T) {
 			AcceptProxy: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 			TLS:         &TLS{"/etc/swivel/proxy.pem", "/etc/swivel/proxy.key"},
 			Labels:      []Want{{"country", []string{"de", "NO"}}},
+			Sessions:    Sessions{Time: 30 * time.Minute, Idle: 5 * time.Minute, OnGone: "refuse"},
+			Rights: []Rights{
+				{Users: []string{"alice"}, Ask: []string{"session", "country", "label", "pool", "source"}, Pools: []string{"main", "other"}},
+				{Ask: []string{"session"}},
+			},
 			Select: []Selection{
 				{Users: []string{"alice"}, Wants: []Want{{"line", []string{"a"}}}},
 				{Names: rules(t, "shop.example", "*.shop.example"), Wants: []Want{{"country", []string{"no"}}, {"line", []string{"a", "b"}}}},

@@ -7,6 +7,8 @@ func (l *Listener) connectKeys() []field {
 		key("tls", l.readTLS),
 		key("labels", readWants(&l.Labels)),
 		key("select", some(l.readSelect)),
+		key("sessions", l.readSessions),
+		key("users_may", some(l.readRights)),
 		key("verify_name", value(&l.VerifyName, parseVerify)),
 	}
 }

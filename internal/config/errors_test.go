@@ -185,6 +185,15 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:72: listeners[0].select[1].labels: missing (such as {country: [de, at]})\n" +
 			"f.yaml:1:103: listeners[0].select[2].names[0]: rule \"a..b\": not a name\n" +
 			"f.yaml:1:117: listeners[0].select[2].users: an empty list (leave the key out, or name some)"},
+	{"sessions", "listeners: [{listen: '127.0.0.1:80', sessions: {time: 0s, idle: 5, on_gone: keep}}]",
+		"f.yaml:1:55: listeners[0].sessions.time: \"0s\": want at least 1s\n" +
+			"f.yaml:1:65: listeners[0].sessions.idle: \"5\": no unit (write 5s)\n" +
+			"f.yaml:1:77: listeners[0].sessions.on_gone: \"keep\": use replace or refuse"},
+	{"rights", "listeners: [{listen: '127.0.0.1:80', users_may: [{users: [a]}, {ask: [city]}, {ask: [], pools: [main]}]}]",
+		"f.yaml:1:50: listeners[0].users_may[0].ask: missing (such as [session, country], or [])\n" +
+			"f.yaml:1:71: listeners[0].users_may[1].ask[0]: \"city\": use session, country, label, pool or source\n" +
+			"f.yaml:1:96: listeners[0].users_may[2].pools: pool is not among what they may ask for (add it to ask)\n" +
+			"f.yaml:1:97: listeners[0].users_may[2].pools[0]: \"main\": no such pool (the file has no pools; leave the key out to leave by this host's addresses)"},
 	{"selections of another mode", "listeners: [{listen: '127.0.0.1:80', mode: unwrap, from: 10.0.0.0/8, to: '127.0.0.1:22', labels: {country: de}}]",
 		"f.yaml:1:90: listeners[0].labels: a key of mode connect (this listener's mode is unwrap)"},
 

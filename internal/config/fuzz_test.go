@@ -29,6 +29,8 @@ var keys = map[string]any{
 		"opaque": nil, "capture": nil, "otherwise": map[string]any{"no-route": nil, "no-name": nil, "not-tls": nil, "malformed": nil, "timeout": nil, "too-large": nil},
 		"routes": map[string]any{"names": nil, "alpn": nil, "to": nil, "balance": nil, "send_proxy": nil, "check": nil, "pool": nil},
 		"from":   nil, "to": nil, "source": nil, "udp_header": nil, "allow_sources": nil,
+		"sessions":     map[string]any{"time": nil, "idle": nil, "on_gone": nil},
+		"users_may":    map[string]any{"users": nil, "ask": nil, "pools": nil},
 		"tls":          map[string]any{"certificate": nil, "key": nil},
 		"labels":       map[string]any{"*": nil},
 		"select":       map[string]any{"users": nil, "names": nil, "labels": map[string]any{"*": nil}},

@@ -113,6 +113,7 @@ func (c *Config) findPools(n node) {
 				findPool(r.Pool, names, routes[j].child("pool"))
 			}
 		}
+		l.findRightsPools(at, names)
 		switch {
 		case l.Mode == modeUnwrap:
 			l.Pool = ""

@@ -73,6 +73,8 @@ var answers = []struct {
 	{resolver.ErrTimeout, failure{504, "dns_timeout", "", "", repHost}},
 	{resolver.ErrNotFound, failure{502, "dns_error", "no such name", "", repHost}},
 	{resolver.ErrServer, failure{502, "dns_error", "no answer from the name server", "", repHost}},
+	{rotate.ErrNoMatch, failure{503, "proxy_configuration_error", "no source is as it was asked for", "", repFailure}},
+	{rotate.ErrSessionGone, failure{503, "proxy_configuration_error", "the source of the session has gone", "", repFailure}},
 	{rotate.ErrNoSource, failure{503, "proxy_configuration_error", "no source address", "", repFailure}},
 	{rotate.ErrExhausted, failure{503, tokenLimit, "every source address is exhausted", retryAfter, repFailure}},
 	{rotate.ErrResources, failure{503, tokenLimit, "out of sockets", retryAfter, repFailure}},
@@ -87,6 +89,9 @@ var answers = []struct {
 func explain(err error) failure {
 	if m, ok := errors.AsType[malformed](err); ok {
 		return failure{400, tokenRequest, m.Error(), "", repFailure}
+	}
+	if m, ok := errors.AsType[errMayNot](err); ok {
+		return failure{403, tokenDenied, m.Error(), "", repNotAllowed}
 	}
 	if busy, ok := errors.AsType[*rotate.Busy](err); ok {
 		return failure{429, tokenRequest, "every source was used too recently for this target", retryIn(busy.After), repFailure}

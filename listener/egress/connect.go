@@ -63,15 +63,34 @@ func (s *session) connect(ctx context.Context) error {
 // authenticate judges the credentials of an HTTP request, before anything else of
 // it: who has none learns nothing of the policy.
 func (s *session) authenticate(l *listener.Line, credentials string) error {
-	if s.Users == nil {
-		return nil
-	}
-	user, password, ok := basicAuth(credentials)
-	if !ok {
+	name, password, ok := basicAuth(credentials)
+	switch {
+	case ok:
+		return s.login(l, name, password)
+	case s.Users != nil:
 		return auth.ErrDenied
 	}
+	s.ask = ask{}
+	return nil
+}
+
+// login judges a user name and its password, and then reads what the name asks for.
+func (s *session) login(l *listener.Line, name, password string) (err error) {
+	user, rest := s.identify(name)
 	l.User = user
-	return s.Users.Verify(s.c.Addr.Addr(), user, password)
+	if s.Users != nil {
+		if err := s.Users.Verify(s.c.Addr.Addr(), user, password); err != nil {
+			return err
+		}
+	}
+	if s.ask = (ask{}); rest == "" {
+		return nil
+	}
+	if s.ask, err = s.readAsk(rest); err != nil {
+		return err
+	}
+	l.Session = s.ask.session
+	return s.check(user, &s.ask)
 }
 
 // noRequest handles a head that did not arrive whole, or is wrong. A client that

@@ -4,6 +4,7 @@
 //
 //	egress.go   tells the protocols apart; opens the connection, for all three
 //	reader.go   the head of a connection, bounded, as it arrives
+//	ask.go      what a user name asks for
 //	head.go     the head of a CONNECT request (RFC 9112, RFC 9931)
 //	connect.go  CONNECT
 //	socks.go    SOCKS5 (RFC 1928, RFC 1929)
@@ -18,10 +19,12 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"swivel/internal/auth"
@@ -41,6 +44,11 @@ type Door struct {
 	Dialer *rotate.Dialer
 	TLS    *tls.Config // when set, clients may speak TLS to the proxy
 
+	// What clients may ask for in their user names: see ask.
+	Pools    map[string]*rotate.Pool // by name
+	Sessions rotate.Session          // as those of clients are, but for the ID
+	Rights   []Rights                // nil: everyone may ask for all but a source
+
 	// Wants says what the source must be like for a user, or "", who goes to t. Nil
 	// means that any will do.
 	Wants func(user string, t target.Target) []rotate.Want
@@ -58,6 +66,7 @@ type session struct {
 	c    *listener.Client
 	conn relay.Duplex // the client's connection, or the TLS inside it
 	in   reader       // of conn
+	ask  ask          // of the request that is served
 }
 
 // errProtocol: the first bytes are of no protocol that is served here.
@@ -132,13 +141,19 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 		Target:  t.Host(),
 		Client:  s.c.Addr.Addr(),
 		User:    l.User,
+		Wants:   s.ask.wants,
+		Source:  s.ask.source,
 		Timeout: max(s.Dial-l.DNS, time.Nanosecond),
 	}
+	if s.ask.session != "" {
+		r.Session = s.Sessions
+		r.Session.ID, r.Session.Time = s.ask.session, cmp.Or(s.ask.time, s.Sessions.Time)
+	}
 	if s.Wants != nil {
-		r.Wants = s.Wants(l.User, t)
+		r.Wants = slices.Concat(r.Wants, s.Wants(l.User, t))
 	}
 	start := time.Now()
-	up, err := s.Dialer.Dial(ctx, r)
+	up, err := s.dialer().Dial(ctx, r)
 	l.Connect = time.Since(start)
 	if derr, ok := errors.AsType[*rotate.Error](err); ok {
 		l.Address, l.Source, l.Attempts = derr.Addr, derr.Source.String(), derr.Attempts
@@ -163,6 +178,16 @@ func (s *session) resolve(ctx context.Context, l *listener.Line, t target.Target
 	return addrs, err
 }
 
+// dialer is the Door's, with the pool that was asked for.
+func (s *session) dialer() *rotate.Dialer {
+	if s.ask.pool == "" {
+		return s.Dialer
+	}
+	d := *s.Dialer
+	d.Pool = s.Pools[s.ask.pool]
+	return &d
+}
+
 // succeed tells the client that the tunnel begins, and reports whether it could.
 func (s *session) succeed(answer []byte) bool {
 	extendWrite(s.conn)
@@ -180,7 +205,7 @@ func (s *session) succeed(answer []byte) bool {
 // lookup asks for the addresses of a name only when something could leave for them:
 // that there is no source is to be known at once, whatever the name server does.
 func (s *session) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
-	if s.Dialer.Pool.Empty() {
+	if s.dialer().Pool.Empty() {
 		return nil, rotate.ErrNoSource
 	}
 	return s.Lookup(ctx, name)
@@ -213,8 +238,8 @@ func (d *Door) Refuse(c *listener.Client, why error) {
 		// The reply belongs to a request, which need not be waited for. A client that
 		// has yet to say who it is cannot be led there.
 		answer := []byte{socksVersion, socksNoMethod}
-		if d.Users == nil && s.socksMethod() == nil {
-			answer = socksReply(f.rep, netip.AddrPort{})
+		if d.Users == nil {
+			answer = s.socksEarlyAnswer(f.rep)
 		}
 		c.Write(answer)
 	case isTokenByte(b):

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"swivel/internal/auth"
 	"swivel/internal/target"
 	"swivel/listener"
 )
@@ -147,8 +148,12 @@ func readSOCKS(t *testing.T, data []byte, step int) (v verdict) {
 	c := &segments{data: data, step: step}
 	s := &session{Door: &Door{}, c: &listener.Client{}, conn: c, in: reader{c: c}}
 	err := s.in.need(1)
+	var method byte
 	if err == nil {
-		err = s.socksMethod()
+		method, err = s.socksMethod()
+	}
+	if err == nil && method == socksPassword {
+		_, err = s.socksPassword()
 	}
 	if err == nil {
 		v.target, err = s.socksRequest()
@@ -165,7 +170,7 @@ func readSOCKS(t *testing.T, data []byte, step int) (v verdict) {
 // readLogin reads a user and a password.
 func readLogin(t *testing.T, data []byte, step int) (v verdict) {
 	c := &segments{data: data, step: step}
-	s := &session{Door: &Door{}, c: &listener.Client{}, conn: c, in: reader{c: c}}
+	s := &session{Door: &Door{Users: new(auth.Users)}, c: &listener.Client{}, conn: c, in: reader{c: c}}
 	user, password, err := s.socksCredentials()
 	wantBounded(t, &s.in, c)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"swivel/internal/auth"
 	"swivel/internal/target"
 )
 
@@ -43,15 +44,20 @@ var (
 func (s *session) socks(ctx context.Context) error {
 	l := &s.c.Line
 	l.Mode = "socks5"
-	if err := s.socksMethod(); err != nil {
+	method, err := s.socksMethod()
+	if err != nil {
 		return s.socksRefuse(err, []byte{socksVersion, socksNoMethod})
 	}
-	if s.Users != nil {
-		if err := s.socksPassword(); err != nil {
+	var asked error // what is wrong with that is told in the reply
+	if method == socksPassword {
+		if asked, err = s.socksPassword(); err != nil {
 			return s.socksRefuse(err, []byte{passwordVersion, passwordFailure})
 		}
 	}
 	t, err := s.socksRequest()
+	if err == nil {
+		err = asked
+	}
 	if err != nil {
 		return s.socksRefuse(err, socksReply(explain(err).rep, netip.AddrPort{}))
 	}
@@ -78,37 +84,42 @@ func (s *session) socksRefuse(why error, answer []byte) error {
 }
 
 // socksMethod agrees on how the client says who it is: with a password where there
-// are users, else not at all.
-func (s *session) socksMethod() error {
+// are users. Elsewhere it need not, but who offers that too may ask for something in
+// the user name.
+func (s *session) socksMethod() (method byte, err error) {
 	if err := s.in.need(2); err != nil {
-		return err
+		return 0, err
 	}
 	n := int(s.in.buf[1])
 	if err := s.in.need(2 + n); err != nil {
-		return err
+		return 0, err
 	}
 	methods := s.in.take(2 + n)[2:]
-	want := byte(socksNoAuth)
-	if s.Users != nil {
-		want = socksPassword
+	password, none := slices.Contains(methods, socksPassword), slices.Contains(methods, socksNoAuth)
+	switch {
+	case password && (s.Users != nil || none):
+		method = socksPassword
+	case s.Users == nil && none:
+		method = socksNoAuth
+	default:
+		return 0, errNoMethod
 	}
-	if !slices.Contains(methods, want) {
-		return errNoMethod
-	}
-	return s.socksWrite([]byte{socksVersion, want})
+	return method, s.socksWrite([]byte{socksVersion, method})
 }
 
-// socksPassword is RFC 1929.
-func (s *session) socksPassword() error {
-	user, password, err := s.socksCredentials()
+// socksPassword is RFC 1929. What is wrong with that which the user name asks for is
+// not for this exchange to tell, and is asked.
+func (s *session) socksPassword() (asked, err error) {
+	name, password, err := s.socksCredentials()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.c.Line.User = user
-	if err := s.Users.Verify(s.c.Addr.Addr(), user, password); err != nil {
-		return err
+	err = s.login(&s.c.Line, name, password)
+	if errors.Is(err, auth.ErrDenied) || errors.Is(err, auth.ErrThrottled) {
+		return nil, err
 	}
-	return s.socksWrite([]byte{passwordVersion, passwordSuccess})
+	asked = err
+	return asked, s.socksWrite([]byte{passwordVersion, passwordSuccess})
 }
 
 // socksWrite sends an answer in the middle of the negotiation.
@@ -123,7 +134,7 @@ func (s *session) socksCredentials() (user, password string, err error) {
 	if err := s.in.need(2); err != nil {
 		return "", "", err
 	}
-	if s.in.buf[0] != passwordVersion || s.in.buf[1] == 0 {
+	if s.in.buf[0] != passwordVersion || s.in.buf[1] == 0 && s.Users != nil {
 		return "", "", errSOCKS
 	}
 	n := int(s.in.buf[1])
@@ -132,7 +143,7 @@ func (s *session) socksCredentials() (user, password string, err error) {
 	}
 	user = string(s.in.buf[2 : 2+n])
 	m := int(s.in.buf[2+n])
-	if m == 0 {
+	if m == 0 && s.Users != nil {
 		return "", "", errSOCKS
 	}
 	if err := s.in.need(2 + n + 1 + m); err != nil {
@@ -173,6 +184,17 @@ func (s *session) socksRequest() (t target.Target, err error) {
 	}
 	ip, _ := netip.AddrFromSlice(addr)
 	return target.FromAddrPort(netip.AddrPortFrom(ip, port))
+}
+
+// socksEarlyAnswer is an answer to a client that has sent no more than its methods.
+func (s *session) socksEarlyAnswer(rep byte) []byte {
+	switch method, err := s.socksMethod(); {
+	case err != nil:
+		return []byte{socksVersion, socksNoMethod}
+	case method == socksPassword:
+		return []byte{passwordVersion, passwordFailure}
+	}
+	return socksReply(rep, netip.AddrPort{})
 }
 
 // socksReply is a reply with the address that the connection to the destination is
