@@ -82,6 +82,34 @@ func (p *Policy) Resolve(ctx context.Context, t Target, lookup func(ctx context.
 	return usable, nil
 }
 
+// Pass judges where a client was going on its own, under the server name that it
+// gives, or "", before the packet filter sent it here: by Ports and the rules of Deny
+// alone. Where it may go is for the network to say, in which private addresses are
+// ordinary. The error is ErrName, ErrPort, ErrAddress or ErrLoop.
+func (p *Policy) Pass(to netip.AddrPort, name string) error {
+	t := Target{Name: name, Port: to.Port()}
+	if p.Loop != nil && p.Loop(to) {
+		return ErrLoop
+	}
+	for i := range p.Deny {
+		switch r := &p.Deny[i]; {
+		case r.matchAddr(to):
+			return ErrAddress
+		case r.matchName(t):
+			return ErrName
+		}
+	}
+	if p.listed(to.Port()) {
+		return nil
+	}
+	for i := range p.Allow {
+		if r := &p.Allow[i]; r.port != 0 && (r.matchAddr(to) || r.matchName(t)) {
+			return nil
+		}
+	}
+	return ErrPort
+}
+
 // grant is what the rules of Allow give to one destination.
 type grant struct {
 	port    bool // its port is open

@@ -240,3 +240,38 @@ func BenchmarkPolicy(b *testing.B) {
 		})
 	}
 }
+
+// An original destination is judged by what is denied and by its port alone.
+func TestPass(t *testing.T) {
+	p := Policy{
+		Deny:  rules(t, "10.9.0.0/16", "bad.example", "*.worse.example", "10.1.0.1:8443"),
+		Allow: rules(t, "10.1.0.0/16:25", "mail.example:26"),
+		Ports: []PortRange{{443, 443}, {8000, 8999}},
+		Own:   func(netip.Addr) bool { return true },
+		Loop:  func(ap netip.AddrPort) bool { return ap.String() == "10.0.0.1:443" },
+	}
+	for _, tt := range []struct {
+		to, name string
+		want     error
+	}{
+		{"10.1.0.1:443", "", nil},
+		{"127.0.0.1:443", "a.example", nil},
+		{"[fe80::1]:8443", "", nil},
+		{"169.254.169.254:443", "", nil},
+		{"10.9.0.1:443", "", ErrAddress},
+		{"10.1.0.1:8443", "", ErrAddress},
+		{"10.1.0.1:443", "bad.example", ErrName},
+		{"10.1.0.1:443", "a.bad.example", nil},
+		{"10.1.0.1:443", "a.worse.example", ErrName},
+		{"10.1.0.1:80", "", ErrPort},
+		{"10.1.0.1:25", "", nil},
+		{"10.2.0.1:25", "", ErrPort},
+		{"10.2.0.1:26", "mail.example", nil},
+		{"10.2.0.1:26", "", ErrPort},
+		{"10.0.0.1:443", "", ErrLoop},
+	} {
+		if err := p.Pass(netip.MustParseAddrPort(tt.to), tt.name); err != tt.want {
+			t.Errorf("%s as %q: got %v, want %v", tt.to, tt.name, err, tt.want)
+		}
+	}
+}
