@@ -125,9 +125,6 @@ func (r *report) countries(cfg *config.Config, h *iface.Host) {
 }
 
 func (r *report) listener(cfg *config.Config, l config.Listener) {
-	if l.Mode == "sni" {
-		r.miss("another mode", "listener %s: mode %s is not there yet", l.Name, l.Mode)
-	}
 	for _, address := range l.Listen {
 		r.socket("listener "+l.Name, address)
 	}

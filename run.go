@@ -49,6 +49,8 @@ type proxy struct {
 	refresh  time.Duration // of follow
 	unfollow func()        // ends it
 
+	endChecks context.CancelFunc // of check
+
 	mu sync.Mutex
 	// guards
 	config   *config.Config
@@ -121,7 +123,8 @@ func newProxy(clients context.Context, queue *logqueue.Queue) *proxy {
 		entries: make(map[string][]found),
 		said:    make(map[string]string),
 
-		unfollow: func() {},
+		unfollow:  func() {},
+		endChecks: func() {},
 	}
 }
 
@@ -182,6 +185,7 @@ func (p *proxy) commit(g *generation) {
 	p.follow(shortestRefresh(g.config.Pools))
 	p.notePorts(g)
 	p.useAdmin(g)
+	p.check(g.checks)
 
 	for key, svc := range g.services {
 		if s := p.sockets[key]; s != nil {
@@ -210,6 +214,16 @@ func (p *proxy) open(key string, ln *net.TCPListener, svc *listener.Service) {
 	p.sockets[key] = s
 	p.serving.Go(func() { s.server.Serve(ctx, p.clients, ln) }) // until s.close, and its last client has gone
 	p.log.Info().Str("listener", svc.Name).Stringer("address", ln.Addr()).Msg("listening")
+}
+
+// check looks after backends until it is called again.
+func (p *proxy) check(checks []func(context.Context)) {
+	p.endChecks()
+	var ctx context.Context
+	ctx, p.endChecks = context.WithCancel(p.clients)
+	for _, c := range checks {
+		go c(ctx) // until endChecks
+	}
 }
 
 // notePorts notes where g listens, before its clients can ask to be connected there.

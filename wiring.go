@@ -33,6 +33,7 @@ type generation struct {
 	countries *geo.Countries               // nil: there is no database
 	admin     *net.TCPListener             // nil: that of p stays, or there is none
 	users     map[string]*auth.Users       // by path
+	checks    []func(context.Context)      // of backends; each ends with its context
 }
 
 // build makes a generation of cfg. It takes over the pools and sockets of p that
@@ -89,7 +90,7 @@ func (g *generation) add(p *proxy, lc config.Listener, names *resolver.Resolver)
 	g.proxied(svc, lc)
 	for _, address := range lc.Listen {
 		key := g.key(address)
-		if err := g.listen(p, key, address); err != nil {
+		if err := g.listen(p, key, address, listenOptions(lc)...); err != nil {
 			return err
 		}
 		g.services[key] = svc
@@ -133,11 +134,23 @@ func (g *generation) key(address string) string {
 	return key
 }
 
-func (g *generation) listen(p *proxy, key, address string) error {
-	if p.sockets[key] != nil {
-		return nil
+// listenOptions are what a listener's sockets have beside acceptOptions.
+func listenOptions(lc config.Listener) []sockopt.Option {
+	if lc.SNI != nil && lc.SNI.Transparent == config.TransparentTProxy {
+		return []sockopt.Option{sockopt.Transparent}
 	}
-	ln, err := listener.Listen(context.Background(), address, acceptOptions(g.config.Limits, address)...)
+	return nil
+}
+
+func (g *generation) listen(p *proxy, key, address string, opts ...sockopt.Option) error {
+	if s := p.sockets[key]; s != nil {
+		rc, err := s.ln.SyscallConn()
+		if err == nil {
+			err = sockopt.Apply(rc, opts...)
+		}
+		return err
+	}
+	ln, err := listener.Listen(context.Background(), address, append(acceptOptions(g.config.Limits, address), opts...)...)
 	if err != nil {
 		return p.explainListen(address, err)
 	}
@@ -187,7 +200,7 @@ func (g *generation) door(p *proxy, lc config.Listener, names *resolver.Resolver
 	case "unwrap":
 		return g.unwrap(p, lc)
 	case "sni":
-		return nil, fmt.Errorf("listener %s: mode %s is not there yet", lc.Name, lc.Mode)
+		return g.sni(p, lc, names)
 	default:
 		panic("mode " + lc.Mode) // config lets none through that is not here
 	}

@@ -140,21 +140,26 @@ type certificate struct{ cert, key string }
 // signs itself: clients may trust it by its file.
 func newCertificate(t testing.TB, notAfter time.Time, addrs ...netip.Addr) certificate {
 	t.Helper()
+	return makeCertificate(t, notAfter, []string{"localhost"}, append(addrs, netip.MustParseAddr("127.0.0.1")))
+}
+
+// makeCertificate makes one for these names and addresses.
+func makeCertificate(t testing.TB, notAfter time.Time, names []string, addrs []netip.Addr) certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(time.Now().UnixNano()),
-		Subject:               pkix.Name{CommonName: "swivel test"},
+		Subject:               pkix.Name{CommonName: names[0]},
 		NotBefore:             notAfter.Add(-24 * time.Hour),
 		NotAfter:              notAfter,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:              []string{"localhost"},
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:              names,
 	}
 	for _, a := range addrs {
 		template.IPAddresses = append(template.IPAddresses, a.AsSlice())

@@ -169,10 +169,13 @@ func (c *Client) rescue() {
 
 // OurOwn reports whether c is an upstream connection of this very process that
 // the packet filter sent back to it. What such a connection was meant for is known
-// to conntrack: SO_ORIGINAL_DST.
+// to conntrack: SO_ORIGINAL_DST. With TPROXY it is the socket's own address.
 func (c *Client) OurOwn() bool {
 	if !c.server.Table.hasLocal(c.Peer) {
 		return false
+	}
+	if c.server.Table.has(pair{c.Peer, addrPort(c.LocalAddr())}) {
+		return true
 	}
 	rc, err := c.SyscallConn()
 	if err != nil {

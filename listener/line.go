@@ -2,6 +2,7 @@ package listener
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -10,7 +11,7 @@ import (
 // Line is what the access line says of a connection, or of one plain HTTP request.
 type Line struct {
 	Listener string
-	Mode     string // what the client spoke: connect, http, socks5 or unwrap; "" when it did not come to that
+	Mode     string // what the client spoke: connect, http, socks5, tls or unwrap; "" when it did not come to that
 	User     string
 	Session  string
 	Target   string         // what the client asked for, in canonical form
@@ -25,7 +26,19 @@ type Line struct {
 	Mismatch string        // how the TLS in a tunnel asks for another host than Target; "" if it does not, or was not looked at
 	Err      error
 
+	Hello *Hello // nil but in mode sni
+
 	start time.Time
+}
+
+// Hello is what the first bytes of a client say, where it is routed by them.
+type Hello struct {
+	Outcome  string         // routed, opaque (not looked at), or why there is no route
+	Original netip.AddrPort // where the client was going; invalid when it meant to come here
+	ALPN     []string       // the protocols that it offers
+	Records  int            // that its hello came in
+	ECH      bool           // an encrypted hello was offered
+	Decide   time.Duration  // from accept until that was known
 }
 
 // Log writes l as the access line of a request of c. The line of c itself is then
@@ -69,6 +82,14 @@ func (c *Client) write(l *Line) {
 		e = strIfAny(e, "unique_id", c.Claim.UniqueID)
 	}
 	e = strIfAny(e, "mismatch", l.Mismatch)
+	if h := l.Hello; h != nil {
+		e = e.Str("outcome", h.Outcome).
+			Str("original", addrPortText(h.Original)).
+			Str("alpn", cut(strings.Join(h.ALPN, ","))).
+			Int("records", h.Records).
+			Bool("ech", h.ECH).
+			Float64("hello_ms", ms(h.Decide))
+	}
 	if l.Err != nil {
 		e = e.Str(zerolog.ErrorFieldName, cut(l.Err.Error()))
 	}

@@ -6,12 +6,14 @@
 // nothing: see the packages below it. Only a PROXY header is read here, since it
 // says who the client is.
 //
-// The access line has the fields listener, mode (connect, socks5, http or unwrap),
+// The access line has the fields listener, mode (connect, socks5, http, tls or unwrap),
 // client, user, session, target (as asked for), address (as dialed), source,
 // attempts, dns_ms, connect_ms, up and down (bytes from and to the client), took (in
 // milliseconds), status, reason and, when there is one, error; of a client that a
 // PROXY header named also peer, who sent it, and what it says of authority and
-// unique_id. They are an interface: others parse them.
+// unique_id; of one that is routed by its first bytes also outcome, original (where
+// it was going), alpn, records, ech and hello_ms (until it was known where to). They
+// are an interface: others parse them.
 package listener
 
 import (

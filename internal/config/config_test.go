@@ -187,7 +187,7 @@ func TestParseSample(t *testing.T) {
 			Pool:         "main",
 			Destinations: Destinations{Ports: []target.PortRange{{From: 1, To: 65535}}},
 			SNI: &SNI{
-				Transparent: "redirect",
+				Transparent: "redirect", Source: "own",
 				Routes: []Route{
 					{Names: []string{"a.example.com"}, ALPN: []string{"h2", "http/1.1"}, To: backends("127.0.0.1:29401", "127.0.0.1:29402"),
 						Balance: "round-robin", SendProxy: "v2", Check: 5 * time.Second, Pool: "other"},

@@ -55,6 +55,8 @@ func (l *Listener) keys(mode string) []field {
 		key("destinations", l.Destinations.read),
 		key("mark", number(&l.Mark, 0, math.MaxUint32)),
 	}
+	var own, others []field
+	modes := make(map[string][]string) // that have a key
 	for _, m := range []struct {
 		mode string
 		keys []field
@@ -64,17 +66,23 @@ func (l *Listener) keys(mode string) []field {
 		{modeUnwrap, l.unwrapKeys()},
 	} {
 		for _, k := range m.keys {
+			modes[k.key] = append(modes[k.key], m.mode)
 			switch {
 			case m.mode == mode || k.later:
+				own = append(own, k)
+				continue
 			case mode == "":
 				k.required = false
-			default:
-				k = foreign(k.key, m.mode, mode)
 			}
-			all = append(all, k)
+			others = append(others, k)
 		}
 	}
-	return all
+	if mode != "" {
+		for i, k := range others {
+			others[i] = foreign(k.key, strings.Join(modes[k.key], " and "), mode)
+		}
+	}
+	return slices.Concat(all, own, others) // a key of several modes is the listener's own
 }
 
 // foreign is a key of another mode than the listener's.

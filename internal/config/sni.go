@@ -17,6 +17,7 @@ import (
 // closed, unless Otherwise says something else.
 type SNI struct {
 	Transparent string             // off, redirect or tproxy; default off
+	Source      string             // who upstream sees: own or client; default own
 	Routes      []Route            // in the order of the file, which decides nothing; never empty when transparent
 	Otherwise   Otherwise          // what happens to connections that no route is for
 	Opaque      []target.PortRange // original ports whose bytes are not looked at; empty unless transparent
@@ -28,6 +29,12 @@ const (
 	TransparentOff      = "off"
 	TransparentRedirect = "redirect"
 	TransparentTProxy   = "tproxy"
+)
+
+// The values of SNI.Source.
+const (
+	SourceOwn    = "own"
+	SourceClient = "client" // the client's address; what upstream answers must come back to this host
 )
 
 // Route is where connections for some names go. No two routes of a listener have a
@@ -72,6 +79,7 @@ var allPorts = target.PortRange{From: 1, To: 65535}
 
 var (
 	parseTransparent = choice([]string{TransparentOff, TransparentRedirect, TransparentTProxy})
+	parseOwn         = choice([]string{SourceOwn, SourceClient})
 	parseBalance     = choice([]string{"round-robin", "least", "client"})
 	parseSendProxy   = choice([]string{"off", "v1", "v2"})
 )
@@ -80,7 +88,7 @@ var (
 // lets everything through that it understands.
 func (l *Listener) sni(all bool) {
 	closed := To{Kind: ToClose}
-	l.SNI = &SNI{Transparent: TransparentOff, Otherwise: Otherwise{closed, closed, closed, closed, closed, closed}}
+	l.SNI = &SNI{Transparent: TransparentOff, Source: SourceOwn, Otherwise: Otherwise{closed, closed, closed, closed, closed, closed}}
 	l.Destinations.Ports = []target.PortRange{allPorts}
 	if !all {
 		return
@@ -104,6 +112,7 @@ func (l *Listener) sniKeys() []field {
 	s := cmp.Or(l.SNI, new(SNI)) // a listener of another mode is refused these keys
 	return []field{
 		key("transparent", s.readTransparent),
+		key("source", value(&s.Source, parseOwn)),
 		key("routes", some(s.readRoutes)),
 		key("otherwise", s.Otherwise.read),
 		key("opaque", list(&s.Opaque, target.ParsePorts)),
@@ -160,6 +169,13 @@ func (l *Listener) checkSNI(n node) {
 	s := l.SNI
 	if n.has("routes") {
 		s.findTwins(n.child("routes"))
+	}
+	if s.Source == SourceClient {
+		for _, at := range append(n.child("routes").items(), n) {
+			if at.kind() == kindFields && at.has("pool") {
+				at.child("pool").refuse("means nothing with  source: client")
+			}
+		}
 	}
 	switch s.Transparent {
 	case TransparentOff:

@@ -49,7 +49,7 @@ func TestSNIDefaults(t *testing.T) {
 		Name: ":443", Listen: []string{":443"}, Mode: "sni",
 		Destinations: Destinations{Ports: []target.PortRange{{From: 1, To: 65535}}},
 		SNI: &SNI{
-			Transparent: "tproxy", Routes: passAll, Capture: ports(443),
+			Transparent: "tproxy", Source: "own", Routes: passAll, Capture: ports(443),
 			Otherwise: Otherwise{NoRoute: closed, NoName: original, NotTLS: original, Malformed: closed, Timeout: original, TooLarge: closed},
 		},
 	})
@@ -63,7 +63,7 @@ func TestSNIDefaults(t *testing.T) {
 	equal(t, l.SNI.Otherwise, Otherwise{closed, closed, closed, closed, closed, closed})
 
 	l = parseSNI(t, "listen: ':443', otherwise: {no-name: [a.example:1]}, destinations: {ports: [443]}")
-	equal(t, l.SNI, &SNI{Transparent: "off", Otherwise: Otherwise{closed, backends("a.example:1"), closed, closed, closed, closed}})
+	equal(t, l.SNI, &SNI{Transparent: "off", Source: "own", Otherwise: Otherwise{closed, backends("a.example:1"), closed, closed, closed, closed}})
 	equal(t, l.Destinations.Ports, ports(443))
 }
 
@@ -143,6 +143,11 @@ func TestSNIRefuses(t *testing.T) {
 			at + "69: listeners[0].otherwise.no-name: \"name\": there is no name to go by (use close, original or a list of backends)\n" +
 				at + "84: listeners[0].otherwise.not-tls: \"drop\": not a backend (use close, original, name or a list such as [192.0.2.7:443])\n" +
 				at + "90: listeners[0].otherwise.no_route: unknown key (did you mean no-route?)"},
+		{"the client's address", "transparent: redirect, source: client, pool: p, routes: [{names: a.example, pool: q}, {names: b.example}]",
+			at + "64: listeners[0].pool: means nothing with  source: client\n" +
+				at + `70: listeners[0].pool: "p": no such pool (the file has no pools; leave the key out to leave by this host's addresses)` + "\n" +
+				at + "101: listeners[0].routes[0].pool: means nothing with  source: client\n" +
+				at + `107: listeners[0].routes[0].pool: "q": no such pool (the file has no pools; leave the key out to leave by this host's addresses)`},
 		{"ports", "transparent: redirect, opaque: [0, x], capture: none",
 			at + "57: listeners[0].opaque[0]: ports \"0\": want 443, or 8000-8999, within 1 to 65535\n" +
 				at + "60: listeners[0].opaque[1]: ports \"x\": want 443, or 8000-8999, within 1 to 65535\n" +
@@ -184,7 +189,7 @@ func TestBuildSNI(t *testing.T) {
 		Clients:      c.Listeners[0].Clients,
 		Destinations: Destinations{Deny: rules(t, "*.bad.example"), Ports: ports(443, 80)},
 		SNI: &SNI{
-			Transparent: "redirect", Routes: passAll, Capture: ports(8080, 8443),
+			Transparent: "redirect", Source: "own", Routes: passAll, Capture: ports(8080, 8443),
 			Otherwise: Otherwise{NoRoute: closed, NoName: original, NotTLS: original, Malformed: closed, Timeout: original, TooLarge: closed},
 		},
 	}

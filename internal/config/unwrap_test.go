@@ -80,7 +80,7 @@ func TestParseRefusesUnwrap(t *testing.T) {
 		{"its keys elsewhere", "from: ['::1'], to: destination, source: own, udp_header: first, allow_sources: []",
 			"f.yaml:1:33: listeners[0].from: a key of mode unwrap (this listener's mode is connect)\n" +
 				"f.yaml:1:48: listeners[0].to: a key of mode unwrap (this listener's mode is connect)\n" +
-				"f.yaml:1:65: listeners[0].source: a key of mode unwrap (this listener's mode is connect)\n" +
+				"f.yaml:1:65: listeners[0].source: a key of mode sni and unwrap (this listener's mode is connect)\n" +
 				"f.yaml:1:78: listeners[0].udp_header: a key of mode unwrap (this listener's mode is connect)\n" +
 				"f.yaml:1:97: listeners[0].allow_sources: a key of mode unwrap (this listener's mode is connect)"},
 	} {
