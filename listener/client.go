@@ -38,14 +38,19 @@ type Client struct {
 	mu sync.Mutex
 	// guards
 	ended relay.Reason // by End
-	leg   *leg
+	leg   leg
 }
 
 // leg is the connection to an upstream that serves a client at the moment.
 type leg struct {
 	pair
-	cut func(relay.Reason)
+	by interface{ End(relay.Reason) } // nil when there is none
 }
+
+// ender makes a function what ends a leg.
+type ender func(relay.Reason)
+
+func (f ender) End(why relay.Reason) { f(why) }
 
 func newClient(s *Server, svc *inUse, conn *net.TCPConn) *Client {
 	peer := addrPort(conn.RemoteAddr())
@@ -74,10 +79,10 @@ func (c *Client) End(why relay.Reason) {
 	if c.ended == "" {
 		c.ended = why
 	}
-	l := c.leg
+	by := c.leg.by
 	c.mu.Unlock()
-	if l != nil {
-		l.cut(why)
+	if by != nil {
+		by.End(why)
 		return
 	}
 	relay.Abort(c.TCPConn)
@@ -92,15 +97,17 @@ func (c *Client) Ended() relay.Reason {
 
 // Attach says that c is now served through the connection upstream, and that cut
 // ends it. It calls cut at once when c has been ended already. Detach must follow.
-func (c *Client) Attach(upstream net.Conn, cut func(relay.Reason)) {
-	l := &leg{pair{addrPort(upstream.LocalAddr()), addrPort(upstream.RemoteAddr())}, cut}
+func (c *Client) Attach(upstream net.Conn, cut func(relay.Reason)) { c.attach(upstream, ender(cut)) }
+
+func (c *Client) attach(upstream net.Conn, by interface{ End(relay.Reason) }) {
+	l := leg{pair{addrPort(upstream.LocalAddr()), addrPort(upstream.RemoteAddr())}, by}
 	c.mu.Lock()
 	c.leg = l
 	ended := c.ended
 	c.mu.Unlock()
 	c.server.Table.addLocal(l.local)
 	if ended != "" {
-		cut(ended)
+		by.End(ended)
 	}
 }
 
@@ -108,7 +115,7 @@ func (c *Client) Attach(upstream net.Conn, cut func(relay.Reason)) {
 func (c *Client) Detach() {
 	c.mu.Lock()
 	l := c.leg
-	c.leg = nil
+	c.leg = leg{}
 	c.mu.Unlock()
 	c.server.Table.removeLocal(l.local)
 }
@@ -117,7 +124,7 @@ func (c *Client) Detach() {
 func (c *Client) leaves(a netip.Addr) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.leg != nil && c.leg.local.Addr() == a
+	return c.leg.by != nil && c.leg.local.Addr() == a
 }
 
 // Relay makes a tunnel between client, which is c or a layer above it, and upstream.
@@ -127,7 +134,7 @@ func (c *Client) leaves(a netip.Addr) bool {
 func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits, done func()) {
 	p := relay.NewPipe(client, upstream, l)
 	c.relayed = true
-	c.Attach(upstream, p.End)
+	c.attach(upstream, p)
 	p.Start(func(reason relay.Reason, err error) {
 		defer c.finish()
 		defer c.rescue()

@@ -59,14 +59,15 @@ func (c *Client) log() {
 }
 
 func (c *Client) write(l *Line) {
+	var text [64]byte
 	e := c.server.Log.Info().
 		Str("listener", l.Listener).
 		Str("mode", l.Mode).
-		Str("client", c.Addr.String()).
+		Bytes("client", c.Addr.AppendTo(text[:0])).
 		Str("user", cut(l.User)).
 		Str("session", cut(l.Session)).
 		Str("target", cut(l.Target)).
-		Str("address", addrPortText(l.Address)).
+		Bytes("address", appendAddrPort(text[:0], l.Address)).
 		Str("source", l.Source).
 		Int("attempts", l.Attempts).
 		Float64("dns_ms", ms(l.DNS)).
@@ -77,7 +78,7 @@ func (c *Client) write(l *Line) {
 		Int("status", l.Status).
 		Str("reason", l.Reason)
 	if c.Claim != nil {
-		e = e.Str("peer", c.Peer.String())
+		e = e.Bytes("peer", c.Peer.AppendTo(text[:0]))
 		e = strIfAny(e, "authority", c.Claim.Authority)
 		e = strIfAny(e, "unique_id", c.Claim.UniqueID)
 	}
@@ -110,9 +111,10 @@ func cut(s string) string { return s[:min(len(s), maxText)] }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func addrPortText(a netip.AddrPort) string {
+// appendAddrPort appends nothing for what is not there.
+func appendAddrPort(b []byte, a netip.AddrPort) []byte {
 	if !a.IsValid() {
-		return ""
+		return b
 	}
-	return a.String()
+	return a.AppendTo(b)
 }

@@ -52,12 +52,17 @@ func (q *Queue) Write(line []byte) (int, error) {
 // them failed.
 func (q *Queue) Dropped() uint64 { return q.dropped.Load() }
 
+// gather is how long Run waits for lines that can be written together with the
+// first.
+const gather = 2 * time.Millisecond
+
 // Run writes what Write takes, until Close. An error of the writer drops what was
 // being written and is otherwise ignored: there is nowhere to report it.
 func (q *Queue) Run() {
 	defer close(q.done)
 	var told uint64
 	for range q.wake {
+		time.Sleep(gather)
 		lines, closed := q.take()
 		if len(lines) > 0 && q.write(lines) {
 			if n := q.Dropped(); n > told {

@@ -94,11 +94,23 @@ func FromAddrPort(ap netip.AddrPort) (Target, error) {
 }
 
 // String returns "host:port", which Parse reads as t again.
-func (t Target) String() string {
-	if t.Addr.IsValid() {
-		return netip.AddrPortFrom(t.Addr, t.Port).String()
+func (t Target) String() string { return string(t.append(nil)) }
+
+// Text is String, and said itself when that says the same.
+func (t Target) Text(said string) string {
+	var b [300]byte
+	if canonical := t.append(b[:0]); string(canonical) != said {
+		return string(canonical)
 	}
-	return t.Name + ":" + strconv.Itoa(int(t.Port))
+	return said
+}
+
+func (t Target) append(b []byte) []byte {
+	if t.Addr.IsValid() {
+		return netip.AddrPortFrom(t.Addr, t.Port).AppendTo(b)
+	}
+	b = append(append(b, t.Name...), ':')
+	return strconv.AppendUint(b, uint64(t.Port), 10)
 }
 
 // Host returns the name or the address, without brackets and port. It is what

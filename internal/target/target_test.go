@@ -226,3 +226,21 @@ func BenchmarkParse(b *testing.B) {
 		})
 	}
 }
+
+func TestText(t *testing.T) {
+	for _, tt := range []struct{ said, want string }{
+		{"example.com:443", "example.com:443"},
+		{"EXAMPLE.com.:443", "example.com:443"},
+		{"[2001:DB8::1]:80", "[2001:db8::1]:80"},
+		{"192.0.2.1:80", "192.0.2.1:80"},
+		{"[::ffff:192.0.2.1]:80", "192.0.2.1:80"},
+	} {
+		got, err := Parse(tt.said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := got.Text(tt.said); text != tt.want || text != got.String() {
+			t.Errorf("%s: got %s, want %s", tt.said, text, tt.want)
+		}
+	}
+}

@@ -3,7 +3,6 @@ package egress
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 
@@ -19,7 +18,7 @@ func (s *session) http(ctx context.Context) error {
 	case err != nil:
 		return s.noRequest(err)
 	case line.method == "CONNECT":
-		return s.connect(ctx)
+		return s.connect(ctx, line)
 	case isHTTPURL(line.target):
 		s.forward(ctx)
 	case !slices.Contains(methods, line.method):
@@ -37,14 +36,14 @@ var methods = []string{"CONNECT", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIO
 // connect serves a CONNECT request, RFC 9110 section 9.3.6. A refused one closes
 // the connection: what the client sent behind it would be taken for another
 // request, RFC 9931.
-func (s *session) connect(ctx context.Context) error {
+func (s *session) connect(ctx context.Context, line requestLine) error {
 	l := &s.c.Line
 	l.Mode = "connect"
-	r, err := s.in.connectRequest()
+	r, err := s.in.connectRequest(line)
 	if err != nil {
 		return s.noRequest(err)
 	}
-	l.Target = r.target.String()
+	l.Target = r.target.Text(r.text)
 	if err := s.authenticate(l, r.credentials); err != nil {
 		s.refuse(l, err)
 		return nil
@@ -55,9 +54,18 @@ func (s *session) connect(ctx context.Context) error {
 		return nil
 	}
 	l.Status = 200
-	s.tunnel(r.target, up, fmt.Appendf(nil, "HTTP/1.1 200 Connection established\r\n"+
-		"Proxy-Status: swivel; next-hop=\"%s\"\r\nSwivel-Source: %s\r\n\r\n", l.Address, l.Source))
+	s.tunnel(r.target, up, established(l))
 	return nil
+}
+
+// established is the answer to a CONNECT request whose tunnel begins.
+func established(l *listener.Line) []byte {
+	b := make([]byte, 0, 192)
+	b = append(b, "HTTP/1.1 200 Connection established\r\nProxy-Status: swivel; next-hop=\""...)
+	b = l.Address.AppendTo(b)
+	b = append(b, "\"\r\nSwivel-Source: "...)
+	b = append(b, l.Source...)
+	return append(b, "\r\n\r\n"...)
 }
 
 // authenticate judges the credentials of an HTTP request, before anything else of

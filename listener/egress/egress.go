@@ -128,7 +128,9 @@ func (s *session) handshake(ctx context.Context) error {
 // open connects to t through the pool, and notes on l how that went. The caller
 // closes the connection, and then calls its Done.
 func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (*rotate.Upstream, error) {
-	l.Target = t.String()
+	if l.Target == "" {
+		l.Target = t.String()
+	}
 	if s.c.OurOwn() {
 		return nil, target.ErrLoop
 	}
@@ -138,7 +140,7 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 	}
 	r := rotate.Request{
 		Addrs:   addrs,
-		Target:  t.Host(),
+		Target:  t.Name,
 		Client:  s.c.Addr.Addr(),
 		User:    l.User,
 		Wants:   s.ask.wants,
@@ -221,7 +223,7 @@ func (s *session) tunnel(t target.Target, up *rotate.Upstream, answer []byte) {
 		return
 	}
 	s.c.SetDeadline(time.Time{})
-	s.c.Relay(s.in.rest(s.screen(t)), relay.NewConn(up.TCPConn, nil), s.Limits, up.Done)
+	s.c.Relay(s.in.rest(s.screen(t)), up.TCPConn, s.Limits, up.Done)
 }
 
 // Refuse implements listener.Door.

@@ -72,7 +72,7 @@ func readConnect(t *testing.T, data []byte, step int) (v verdict) {
 	if line.method != "CONNECT" {
 		return v.fail(errMethod)
 	}
-	req, err := r.connectRequest()
+	req, err := r.connectRequest(line)
 	if err != nil {
 		return v.fail(err)
 	}
@@ -220,7 +220,7 @@ func TestHeadBound(t *testing.T) {
 		for _, step := range []int{0, 1, 700} {
 			c := &segments{data: []byte(head), step: step}
 			r := reader{c: c}
-			_, err := r.connectRequest()
+			_, err := r.connectRequest(requestLine{"CONNECT", "a:443", 1})
 			if want := size > maxHead; errors.Is(err, errTooBig) != want || err == nil == want {
 				t.Errorf("%d bytes in steps of %d: %v", size, step, err)
 			}
@@ -230,11 +230,16 @@ func TestHeadBound(t *testing.T) {
 }
 
 func BenchmarkParseConnect(b *testing.B) {
-	head := []byte("CONNECT www.example.com:443 HTTP/1.1\r\nHost: www.example.com:443\r\n" +
+	line := []byte("CONNECT www.example.com:443 HTTP/1.1")
+	fields := []byte("Host: www.example.com:443\r\n" +
 		"User-Agent: curl/8.5.0\r\nProxy-Connection: Keep-Alive\r\nProxy-Authorization: Basic dXNlcjpwYXNz\r\n")
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := parseConnect(head); err != nil {
+		l, err := parseRequestLine(line)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := parseConnect(l, fields); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 // request is a CONNECT request, as far as swivel looks at it.
 type request struct {
 	target      target.Target
+	text        string // of the target, as the client has it
 	credentials string // the value of Proxy-Authorization
 }
 
@@ -30,28 +31,24 @@ var (
 
 const maxFields = 100
 
-// connectRequest reads the whole head of a CONNECT request.
-func (r *reader) connectRequest() (request, error) {
+// connectRequest reads the whole head of a CONNECT request, whose line is known.
+func (r *reader) connectRequest(line requestLine) (request, error) {
 	head, err := r.head()
 	if err != nil {
 		return request{}, err
 	}
-	return parseConnect(head)
+	_, fields, _ := bytes.Cut(head, crlf)
+	return parseConnect(line, fields)
 }
 
-// parseConnect reads the head of a CONNECT request: its lines, each with its CRLF,
-// without the blank line.
+// parseConnect reads what makes a CONNECT request: its line, and the lines of its
+// fields, each with its CRLF.
 //
 // It is stricter than RFC 9112 asks for, since what one side takes for a line end,
 // a name or a length another may not: no bare LF, no folded lines, no space before
 // a colon, no body.
-func parseConnect(head []byte) (request, error) {
-	first, fields, _ := bytes.Cut(head, crlf)
-	line, err := parseRequestLine(first)
-	if err != nil {
-		return request{}, err
-	}
-	var r request
+func parseConnect(line requestLine, fields []byte) (request, error) {
+	r := request{text: line.target}
 	seen, err := parseFields(fields, &r)
 	if err != nil {
 		return request{}, err
@@ -79,18 +76,28 @@ func parseRequestLine(b []byte) (requestLine, error) {
 			return requestLine{}, malformed("request line")
 		}
 	}
-	part := strings.SplitN(string(b), " ", 4) // one more than there should be
-	if len(part) != 3 || part[0] == "" || part[1] == "" || !isToken(part[0]) {
+	method, rest, _ := bytes.Cut(b, []byte(" "))
+	uri, v, ok := bytes.Cut(rest, []byte(" "))
+	if !ok || len(uri) == 0 || bytes.IndexByte(v, ' ') >= 0 || !isToken(method) {
 		return requestLine{}, malformed("request line")
 	}
-	v := part[2]
-	if len(v) != len("HTTP/1.1") || v[:5] != "HTTP/" || v[6] != '.' || !isDigit(v[5]) || !isDigit(v[7]) {
+	if len(v) != len("HTTP/1.1") || string(v[:5]) != "HTTP/" || v[6] != '.' || !isDigit(v[5]) || !isDigit(v[7]) {
 		return requestLine{}, malformed("HTTP version")
 	}
 	if v[5] != '1' {
 		return requestLine{}, errVersion
 	}
-	return requestLine{part[0], part[1], v[7] - '0'}, nil
+	return requestLine{knownMethod(method), string(uri), v[7] - '0'}, nil
+}
+
+// knownMethod is string(b), which most clients need no copy of.
+func knownMethod(b []byte) string {
+	for _, m := range methods {
+		if m == string(b) {
+			return m
+		}
+	}
+	return string(b)
 }
 
 // fieldsSeen is which fields that may occur once have occurred.
@@ -116,41 +123,42 @@ func parseFields(b []byte, r *request) (seen fieldsSeen, err error) {
 
 // parseField reads a field line, RFC 9112 section 5. A folded line begins with
 // white space and so has no name.
-func parseField(line []byte) (name, value string, err error) {
+func parseField(line []byte) (name, value []byte, err error) {
 	before, after, ok := bytes.Cut(line, []byte(":"))
-	if !ok || !isToken(string(before)) {
-		return "", "", malformed("header field")
+	if !ok || !isToken(before) {
+		return nil, nil, malformed("header field")
 	}
 	after = bytes.Trim(after, " \t")
 	for _, c := range after {
 		if c < ' ' && c != '\t' || c == 0x7f {
-			return "", "", malformed("header field")
+			return nil, nil, malformed("header field")
 		}
 	}
-	return string(before), string(after), nil
+	return before, after, nil
 }
 
 // field takes one field into account. The value of Host is not used: the request
 // target says where to, RFC 9112 section 3.2.3.
-func (r *request) field(name, value string, seen *fieldsSeen) error {
+func (r *request) field(name, value []byte, seen *fieldsSeen) error {
+	is := func(b []byte, field string) bool { return bytes.EqualFold(b, []byte(field)) }
 	switch {
-	case strings.EqualFold(name, "Host"):
-		if seen.host || strings.ContainsAny(value, ", \t") {
+	case is(name, "Host"):
+		if seen.host || bytes.ContainsAny(value, ", \t") {
 			return malformed("Host")
 		}
 		seen.host = true
-	case strings.EqualFold(name, "Proxy-Authorization"):
+	case is(name, "Proxy-Authorization"):
 		if seen.credentials {
 			return malformed("Proxy-Authorization")
 		}
 		seen.credentials = true
-		r.credentials = value
-	case strings.EqualFold(name, "Transfer-Encoding"):
+		r.credentials = string(value)
+	case is(name, "Transfer-Encoding"):
 		return malformed("Transfer-Encoding")
-	case strings.EqualFold(name, "Content-Length"):
+	case is(name, "Content-Length"):
 		// A CONNECT request has no body: what follows is the tunnel's. Anything but
 		// 0 would be a length that one side believes in and the other does not.
-		if value != "0" {
+		if string(value) != "0" {
 			return malformed("Content-Length")
 		}
 	}
@@ -170,13 +178,13 @@ func basicAuth(credentials string) (user, password string, ok bool) {
 	return strings.Cut(string(b), ":")
 }
 
-func isToken(s string) bool {
-	for i := range len(s) {
-		if !isTokenByte(s[i]) {
+func isToken(b []byte) bool {
+	for _, c := range b {
+		if !isTokenByte(c) {
 			return false
 		}
 	}
-	return s != ""
+	return len(b) > 0
 }
 
 // isTokenByte: RFC 9110 section 5.6.2.

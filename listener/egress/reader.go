@@ -146,6 +146,9 @@ func (r *reader) requestLine() (requestLine, error) {
 func (r *reader) rest(see relay.Screen) relay.Duplex {
 	switch c := r.c.(type) {
 	case *net.TCPConn:
+		if len(r.buf) == 0 && see == nil {
+			return c
+		}
 		rest := relay.NewConn(c, r.buf)
 		if see != nil {
 			rest.Screen(see)
