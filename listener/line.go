@@ -85,7 +85,7 @@ func (c *Client) write(l *Line) {
 	e = strIfAny(e, "mismatch", l.Mismatch)
 	if h := l.Hello; h != nil {
 		e = e.Str("outcome", h.Outcome).
-			Str("original", addrPortText(h.Original)).
+			Bytes("original", appendAddrPort(text[:0], h.Original)).
 			Str("alpn", cut(strings.Join(h.ALPN, ","))).
 			Int("records", h.Records).
 			Bool("ech", h.ECH).
