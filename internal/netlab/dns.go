@@ -23,6 +23,7 @@ type DNS struct {
 
 	mu      sync.Mutex // guards what follows
 	zone    map[string][]netip.Addr
+	srv     map[string][]dnsmessage.SRVResource
 	queries []string
 	hook    func(DNSQuery) (replies [][]byte, ok bool)
 }
@@ -73,7 +74,7 @@ func NewDNS(t testing.TB, zone map[string][]netip.Addr) *DNS {
 // ListenDNS serves zone on sockets that the caller made, in a namespace perhaps, and
 // closes them when the test ends. ln may be nil.
 func ListenDNS(t testing.TB, pc net.PacketConn, ln net.Listener, zone map[string][]netip.Addr) *DNS {
-	d := &DNS{t: t, addr: pc.LocalAddr().(*net.UDPAddr).AddrPort(), zone: make(map[string][]netip.Addr)}
+	d := &DNS{t: t, addr: pc.LocalAddr().(*net.UDPAddr).AddrPort(), zone: make(map[string][]netip.Addr), srv: make(map[string][]dnsmessage.SRVResource)}
 	for name, addrs := range zone {
 		d.Set(name, addrs...)
 	}
@@ -102,6 +103,13 @@ func (d *DNS) Set(name string, addrs ...netip.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.zone[dnsName(name)] = addrs
+}
+
+// SetServices replaces the SRV records of name.
+func (d *DNS) SetServices(name string, services ...dnsmessage.SRVResource) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.srv[dnsName(name)] = services
 }
 
 // Hook makes f answer instead of the zone, where it says ok: with its replies in
@@ -178,10 +186,16 @@ func (d *DNS) answer(query []byte, tcp bool) [][]byte {
 	name := dnsName(q.Name.String())
 	d.queries = append(d.queries, name)
 	addrs, exists := d.zone[name]
+	services, serves := d.srv[name]
 	hook := d.hook
 	d.mu.Unlock()
 
-	q.Reply = zoneReply(asked, addrs, exists)
+	q.Reply = zoneReply(asked, addrs, exists || serves)
+	if q.Type == dnsmessage.TypeSRV {
+		for _, s := range services {
+			q.Reply.Answers = append(q.Reply.Answers, DNSService(q.Name, s))
+		}
+	}
 	if hook != nil {
 		if replies, ok := hook(q); ok {
 			return replies
@@ -226,6 +240,14 @@ func DNSRecord(name dnsmessage.Name, addr netip.Addr) dnsmessage.Resource {
 	}
 	h.Type = dnsmessage.TypeAAAA
 	return dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}}
+}
+
+// DNSService returns the record that says that name can be had at s.
+func DNSService(name dnsmessage.Name, s dnsmessage.SRVResource) dnsmessage.Resource {
+	return dnsmessage.Resource{
+		Header: dnsmessage.ResourceHeader{Name: name, Type: dnsmessage.TypeSRV, Class: dnsmessage.ClassINET, TTL: dnsTTL},
+		Body:   &s,
+	}
 }
 
 // DNSAlias returns the record that says that name is another name of target.

@@ -19,16 +19,17 @@ var (
 	errChain     = fmt.Errorf("%w: endless chain of aliases", ErrServer)
 )
 
-// question asks for the addresses of a name in one family.
+// question asks for the addresses of a name in one family, or for its services.
 type question struct {
 	dnsmessage.Question
 	packed []byte // as a message, whose ID is zero
 }
 
-// found is what a server knows. There is at least one address.
+// found is what a server knows. There is at least one address or service.
 type found struct {
-	addrs []netip.Addr
-	ttl   time.Duration
+	addrs    []netip.Addr
+	services []Service
+	ttl      time.Duration
 }
 
 // payload is the size of datagrams that is asked for, the most that no path
@@ -93,15 +94,16 @@ func (q *question) read(id uint16, msg []byte) (found, error) {
 	return follow(records, fold(q.Name))
 }
 
-// record says that owner has an address, or is another name of alias.
+// record says that owner has an address or a service, or is another name of alias.
 type record struct {
-	owner string
-	ttl   uint32
-	addr  netip.Addr
-	alias string
+	owner   string
+	ttl     uint32
+	addr    netip.Addr
+	service *Service
+	alias   string
 }
 
-// readRecords reads the addresses of one family, and the aliases, of an answer.
+// readRecords reads what was asked for, and the aliases, of an answer.
 func readRecords(p *dnsmessage.Parser, typ dnsmessage.Type) ([]record, error) {
 	if err := p.SkipAllQuestions(); err != nil {
 		return nil, errGarbage
@@ -129,13 +131,15 @@ func readRecords(p *dnsmessage.Parser, typ dnsmessage.Type) ([]record, error) {
 	}
 }
 
-// readBody reads an A, AAAA or CNAME record.
+// readBody reads an A, AAAA, SRV or CNAME record.
 func (r *record) readBody(p *dnsmessage.Parser, h dnsmessage.ResourceHeader) error {
 	switch {
 	case h.Type == dnsmessage.TypeCNAME:
 		body, err := p.CNAMEResource()
 		r.alias = fold(body.CNAME)
 		return err
+	case h.Type == dnsmessage.TypeSRV:
+		return r.readService(p)
 	case h.Type == dnsmessage.TypeA && h.Length == 4:
 		body, err := p.AResource()
 		r.addr = netip.AddrFrom4(body.A)
@@ -151,7 +155,7 @@ func (r *record) readBody(p *dnsmessage.Parser, h dnsmessage.ResourceHeader) err
 // maxChain bounds how many aliases lead from a name to its addresses.
 const maxChain = 16
 
-// follow returns the addresses of name, or of what it is another name of. A record
+// follow returns the addresses or services of name, or of what it is another name of. A record
 // of an owner that the chain does not lead to is not believed.
 func follow(records []record, name string) (found, error) {
 	ttl := uint32(math.MaxUint32)
@@ -164,13 +168,17 @@ func follow(records []record, name string) (found, error) {
 				continue
 			case r.alias != "":
 				alias = r.alias
+			case r.service != nil:
+				if r.service.Host != "" && len(f.services) < maxServices {
+					f.services = append(f.services, *r.service)
+				}
 			case len(f.addrs) < maxAddrs:
 				f.addrs = append(f.addrs, r.addr)
 			}
 			ttl = min(ttl, r.ttl)
 		}
 		if alias == "" {
-			if len(f.addrs) == 0 {
+			if len(f.addrs)+len(f.services) == 0 {
 				return found{}, ErrNotFound
 			}
 			f.ttl = time.Duration(ttl) * time.Second

@@ -114,8 +114,10 @@ func TestRead(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	asked, other := dnsmessage.MustNewName("a.example."), dnsmessage.MustNewName("b.example.")
-	for _, typ := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
+	service := netlab.DNSService(asked, dnsmessage.SRVResource{Priority: 1, Weight: 2, Port: 3, Target: other})
+	for _, typ := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeSRV} {
 		q := testQuestion(f, typ)
+		f.Add(reply(f, q, service), uint16(typ))
 		f.Add(q.message(testID), uint16(typ))
 		f.Add(reply(f, q), uint16(typ))
 		f.Add(reply(f, q, netlab.DNSRecord(asked, a1), netlab.DNSRecord(asked, b1)), uint16(typ))
@@ -124,17 +126,18 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, msg []byte, typ uint16) {
 		q := testQuestion(t, dnsmessage.TypeA)
-		if typ == uint16(dnsmessage.TypeAAAA) {
-			q = testQuestion(t, dnsmessage.TypeAAAA)
+		switch t2 := dnsmessage.Type(typ); t2 {
+		case dnsmessage.TypeAAAA, dnsmessage.TypeSRV:
+			q = testQuestion(t, t2)
 		}
 		got, err := q.read(testID, msg)
 		if err != nil {
-			if len(got.addrs) > 0 || errors.Is(err, ErrNotFound) == errors.Is(err, ErrServer) {
+			if len(got.addrs)+len(got.services) > 0 || errors.Is(err, ErrNotFound) == errors.Is(err, ErrServer) {
 				t.Fatalf("got %v, %v", got, err)
 			}
 			return
 		}
-		if len(got.addrs) < 1 || len(got.addrs) > maxAddrs || got.ttl < 0 {
+		if n := len(got.addrs) + len(got.services); n < 1 || len(got.addrs) > maxAddrs || len(got.services) > maxServices || got.ttl < 0 {
 			t.Fatalf("got %v", got)
 		}
 		for _, addr := range got.addrs {

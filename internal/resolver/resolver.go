@@ -1,4 +1,4 @@
-// Package resolver finds the addresses of a name, by DNS and nothing else.
+// Package resolver finds the addresses of a name, and services, by DNS and nothing else.
 //
 // It is not net.Resolver, because that one always reads /etc/hosts and appends the
 // search domains of the host. Names here come from strangers, and "db" must not mean
@@ -116,10 +116,7 @@ const keepNotFound = time.Second
 // resolve asks for both families at once. The outcome may be remembered for as long
 // as it holds, which is not at all if a family did not answer.
 func (r *Resolver) resolve(ctx context.Context, name string) (addrs []netip.Addr, holds time.Duration, err error) {
-	servers := r.conf.Servers
-	if r.system != nil {
-		servers = r.system.get(r.now())
-	}
+	servers := r.servers()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
@@ -155,6 +152,13 @@ func (r *Resolver) resolve(ctx context.Context, name string) (addrs []netip.Addr
 		err = v6.err
 	}
 	return nil, min(holds, keepNotFound), err
+}
+
+func (r *Resolver) servers() []netip.AddrPort {
+	if r.system != nil {
+		return r.system.get(r.now())
+	}
+	return r.conf.Servers
 }
 
 // outcome is what became of one family.
