@@ -58,9 +58,10 @@ func check(load loader, stdout *os.File) error {
 	r := &report{w: stdout}
 	defer r.close()
 	r.ok("configuration")
-	r.countries(cfg, h)
+	x := r.exits(cfg)
+	r.countries(cfg, h, x)
 	for _, p := range cfg.Pools {
-		r.pool(p, h)
+		r.pool(p, h, x)
 	}
 	for _, l := range cfg.Listeners {
 		r.listener(cfg, l)
@@ -83,8 +84,8 @@ func (r *report) close() {
 	}
 }
 
-func (r *report) pool(p config.Pool, h *iface.Host) {
-	entries := find(p, h)
+func (r *report) pool(p config.Pool, h *iface.Host, x *exits) {
+	entries := find(p, h, x)
 	n := len(allSources(entries))
 	hint := "it is used as soon as it is there"
 	if n > 0 {
@@ -96,18 +97,18 @@ func (r *report) pool(p config.Pool, h *iface.Host) {
 		}
 	}
 	if n == 0 {
-		r.miss("clients are answered 503 until it has one", "pool %s has no source address", p.Name)
+		r.miss("clients are answered 503 until it has one", "pool %s has no source", p.Name)
 		return
 	}
-	r.ok("pool %s: %d source addresses", p.Name, n)
+	r.ok("pool %s: %d sources", p.Name, n)
 }
 
 // countries looks at the database, and for sources of which it knows nothing.
-func (r *report) countries(cfg *config.Config, h *iface.Host) {
+func (r *report) countries(cfg *config.Config, h *iface.Host, x *exits) {
 	c, err := countriesOf(cfg.Geo)
 	var all [][]found
 	if err == nil {
-		all, err = findAll(cfg.Pools, h, c)
+		all, err = findAll(cfg.Pools, h, c, x)
 	}
 	switch {
 	case err != nil:

@@ -83,7 +83,7 @@ func (p *proxy) setPools() {
 	defer p.mu.Unlock()
 	h := p.host.Load()
 	again := false
-	all, err := findAll(p.config.Pools, h, p.countries)
+	all, err := findAll(p.config.Pools, h, p.countries, p.exits)
 	p.sayCountries(err)
 	p.watchCountries()
 	for i, pc := range p.config.Pools {
@@ -94,7 +94,7 @@ func (p *proxy) setPools() {
 		p.say(pc.Name, entries)
 		again = again || slices.ContainsFunc(entries, routed)
 		for _, s := range sources {
-			if _, known := p.used[s.Addr]; !known { // else its timer may be running
+			if _, known := p.used[s.Addr]; !known && s.Addr.IsValid() { // else its timer may be running
 				p.used[s.Addr] = nil
 			}
 		}
@@ -178,7 +178,7 @@ func (p *proxy) say(pool string, entries []found) {
 	var addrs, missing []string
 	for _, f := range entries {
 		for _, s := range f.sources {
-			addrs = append(addrs, s.Addr.String())
+			addrs = append(addrs, s.String())
 		}
 		if f.missing != "" {
 			missing = append(missing, f.name()+": "+f.missing)

@@ -9,8 +9,9 @@
 //	admin.go    the admin address, and what it shows
 //	follow.go   the pools, as the host changes
 //	sources.go  the pools' sources, from the configuration and the host's state
+//	upstream.go sources that are other proxies; services.go the DNS that tells of them
 //	region.go   countries, and which sources are for whom
-//	check.go    swivel check
+//	check.go    swivel check, with check_exits.go
 //	rules.go    swivel rules, and in check_rules.go whether they are in place;
 //	            check_unwrap.go proves that servers' answers come back
 package main

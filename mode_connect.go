@@ -21,7 +21,7 @@ func (g *generation) connect(p *proxy, lc config.Listener, names *resolver.Resol
 		Name:   lc.Name,
 		Policy: p.policy(lc.Destinations),
 		Lookup: names.Lookup,
-		Dialer: g.dialer(lc),
+		Dialer: g.dialer(p, lc),
 		Wants:  wants(lc),
 		Pools:  g.pools,
 		Rights: rights(lc),

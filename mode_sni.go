@@ -119,7 +119,7 @@ func (b routeBuilder) backends(to config.To, balance router.Balance, every time.
 func (b routeBuilder) leave(pool string) router.Leave {
 	lc := b.lc
 	lc.Pool = pool
-	d := b.g.dialer(lc)
+	d := b.g.dialer(b.p, lc)
 	if pool == "" {
 		d.Pool = anySource()
 	}

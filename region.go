@@ -25,16 +25,20 @@ func countriesOf(cfg config.Geo) (*geo.Countries, error) {
 
 // findAll finds the sources of all pools, and where they are. Its error is that of
 // the database, and then the countries are what they were before.
-func findAll(pools []config.Pool, h *iface.Host, c *geo.Countries) ([][]found, error) {
+func findAll(pools []config.Pool, h *iface.Host, c *geo.Countries, x *exits) ([][]found, error) {
 	all := make([][]found, len(pools))
 	for i, p := range pools {
-		all[i] = find(p, h)
+		all[i] = find(p, h, x)
 	}
 	if c == nil {
 		return all, nil
 	}
 	var addrs []netip.Addr
-	each(all, func(s *rotate.Source) { addrs = append(addrs, s.Addr) })
+	each(all, func(s *rotate.Source) {
+		if s.Addr.IsValid() {
+			addrs = append(addrs, s.Addr)
+		}
+	})
 	countries, err := c.Of(addrs)
 	each(all, func(s *rotate.Source) { locate(s, countries[s.Addr]) })
 	return all, err

@@ -32,6 +32,7 @@ import (
 type proxy struct {
 	log    zerolog.Logger
 	format *formatter
+	id     string // what other proxies know this process by
 	gate   *listener.Gate
 	table  listener.Table
 
@@ -49,7 +50,8 @@ type proxy struct {
 	refresh  time.Duration // of follow
 	unfollow func()        // ends it
 
-	endChecks context.CancelFunc // of check
+	endChecks        context.CancelFunc // of check
+	unfollowServices func()
 
 	mu sync.Mutex
 	// guards
@@ -62,7 +64,8 @@ type proxy struct {
 	watching bool                       // a timer will look at countries
 
 	countries *geo.Countries // nil: there is no database
-	recheck   *time.Timer    // nil unless the host is to be looked at again
+	exits     *exits
+	recheck   *time.Timer // nil unless the host is to be looked at again
 }
 
 // socket is a listening socket that is in use.
@@ -116,6 +119,7 @@ func newProxy(clients context.Context, queue *logqueue.Queue) *proxy {
 	return &proxy{
 		log:     zerolog.New(f).With().Timestamp().Logger(),
 		format:  f,
+		id:      newID(),
 		gate:    listener.NewGate(descriptors()),
 		clients: clients,
 		sockets: make(map[string]*socket),
@@ -125,6 +129,8 @@ func newProxy(clients context.Context, queue *logqueue.Queue) *proxy {
 
 		unfollow:  func() {},
 		endChecks: func() {},
+
+		unfollowServices: func() {},
 	}
 }
 
@@ -178,11 +184,13 @@ func (p *proxy) commit(g *generation) {
 	p.gate.Limit(g.config.Limits.Connections, g.config.Limits.PerClient)
 
 	p.mu.Lock()
-	p.config, p.pools, p.countries = g.config, g.pools, g.countries
+	g.exits.keep(p.exits)
+	p.config, p.pools, p.countries, p.exits = g.config, g.pools, g.countries, g.exits
 	p.mu.Unlock()
 	p.users = g.users
 	p.setPools()
 	p.follow(shortestRefresh(g.config.Pools))
+	p.followServices(g)
 	p.notePorts(g)
 	p.useAdmin(g)
 	p.check(g.checks)

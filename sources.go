@@ -3,10 +3,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -23,7 +26,7 @@ type found struct {
 }
 
 // find looks a pool's sources up in the state of the host.
-func find(p config.Pool, h *iface.Host) []found {
+func find(p config.Pool, h *iface.Host, x *exits) []found {
 	if len(p.Sources) == 0 {
 		f := found{Source: config.Source{Weight: 1}}
 		f.add(h.Default(), false)
@@ -35,13 +38,16 @@ func find(p config.Pool, h *iface.Host) []found {
 	all := make([]found, len(p.Sources))
 	for i, s := range p.Sources {
 		all[i] = found{Source: s}
-		all[i].look(h)
+		all[i].look(h, x)
 	}
 	return all
 }
 
-func (f *found) look(h *iface.Host) {
+func (f *found) look(h *iface.Host, x *exits) {
 	switch {
+	case f.Upstream != nil:
+		f.lookUpstream(x)
+		return
 	case f.Address.IsValid():
 		f.lookAddress(h)
 		return
@@ -91,6 +97,10 @@ func (f *found) name() string {
 		return f.Interface
 	case f.MAC != nil:
 		return f.MAC.String()
+	case f.Upstream != nil && f.Upstream.SRV != "":
+		return f.Upstream.SRV
+	case f.Upstream != nil:
+		return net.JoinHostPort(f.Upstream.Host, strconv.Itoa(int(f.Upstream.Port)))
 	}
 	return "default"
 }
@@ -116,7 +126,12 @@ func sources(load loader, stdout *os.File) error {
 	if err != nil {
 		return fmt.Errorf("geo: %w", err)
 	}
-	all, err := findAll(cfg.Pools, h, countries)
+	x, err := newExits(cfg.Pools)
+	if err != nil {
+		return err
+	}
+	x.find(context.Background(), newResolver(cfg.Resolver), cfg.Pools)
+	all, err := findAll(cfg.Pools, h, countries, x)
 	if err != nil {
 		return fmt.Errorf("geo: %w", err)
 	}
@@ -129,10 +144,13 @@ func sources(load loader, stdout *os.File) error {
 			}
 			for _, s := range f.sources {
 				via := h.InterfaceOf(s.Addr)
-				if s.Free {
+				switch {
+				case s.Exit != nil:
+					via = "(" + s.Exit.Scheme + ")"
+				case s.Free:
 					via = "(routed)"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\tready\n", p.Name, s.Addr, via, s.Weight, labels(s.Labels))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\tready\n", p.Name, &s, via, s.Weight, labels(s.Labels))
 			}
 		}
 	}

@@ -27,6 +27,8 @@ import (
 // that can fail has been done.
 type generation struct {
 	config    *config.Config
+	names     *resolver.Resolver
+	exits     *exits
 	pools     map[string]*rotate.Pool
 	services  map[string]*listener.Service // by the key of their socket
 	opened    map[string]*net.TCPListener  // sockets that were not there before, by key
@@ -57,12 +59,11 @@ func (p *proxy) build(cfg *config.Config) (*generation, error) {
 		}
 		g.pools[pc.Name] = pool
 	}
-	names := resolver.New(resolver.Config{
-		Servers: cfg.Resolver.Servers,
-		Timeout: cfg.Resolver.Timeout,
-		Prefer:  cfg.Resolver.Prefer,
-		Cache:   cfg.Resolver.Cache,
-	})
+	if g.exits, err = newExits(cfg.Pools); err != nil {
+		return nil, err
+	}
+	names := newResolver(cfg.Resolver)
+	g.names = names
 	for _, lc := range cfg.Listeners {
 		if err := g.add(p, lc, names); err != nil {
 			g.discard()
@@ -78,6 +79,10 @@ func (p *proxy) build(cfg *config.Config) (*generation, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+func newResolver(c config.Resolver) *resolver.Resolver {
+	return resolver.New(resolver.Config{Servers: c.Servers, Timeout: c.Timeout, Prefer: c.Prefer, Cache: c.Cache})
 }
 
 // add builds a listener's front door and opens those of its sockets that p has not.
@@ -212,9 +217,15 @@ func (p *proxy) policy(d config.Destinations) *target.Policy {
 }
 
 // dialer leaves by the sources of a listener's pool.
-func (g *generation) dialer(lc config.Listener) *rotate.Dialer {
-	limits := g.config.Limits
-	return &rotate.Dialer{Pool: g.pools[lc.Pool], Options: g.dialOptions(lc), KeepAlive: keepAlive(limits)}
+func (g *generation) dialer(p *proxy, lc config.Listener) *rotate.Dialer {
+	return &rotate.Dialer{
+		Pool:      g.pools[lc.Pool],
+		Options:   g.dialOptions(lc),
+		KeepAlive: keepAlive(g.config.Limits),
+		Lookup:    g.names.Lookup,
+		Loop:      p.loops,
+		ID:        p.id,
+	}
 }
 
 // dialOptions are those of upstream connections, but for keepAlive.

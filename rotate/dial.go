@@ -11,7 +11,9 @@ import (
 	"syscall"
 	"time"
 
+	"swivel/internal/exit"
 	"swivel/internal/sockopt"
+	"swivel/relay"
 )
 
 // ErrExhausted means that every source of the pool has all its ports in use
@@ -31,6 +33,16 @@ type Dialer struct {
 	// KeepAlive, when set, is another one, but not towards loopback, where a peer
 	// cannot vanish without a word.
 	KeepAlive sockopt.Option
+
+	// Lookup finds the addresses of other proxies. Nil means that they have no names.
+	Lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+
+	// ID is what this process is called in the Via field (RFC 9110 section 7.6.3) that
+	// other proxies are sent. Destinations are sent nothing of it.
+	ID string
+
+	// Loop reports whether an address of a proxy is our own. Nil means that none is.
+	Loop func(netip.AddrPort) bool
 }
 
 // Request is who asks for a connection, and where to.
@@ -41,8 +53,9 @@ type Request struct {
 	User   string // "" when nobody logged in
 	Wants  []Want // only sources that are as all of these say
 
-	Session Session    // keeps to one source; the zero Session is none
-	Source  netip.Addr // no other source than this one; the zero Addr is any
+	Session Session      // keeps to one source; the zero Session is none
+	Source  netip.Addr   // no other source than this one; the zero Addr is any
+	Exit    exit.Request // what other proxies are told, but for the destination
 
 	// Timeout bounds connecting, beside the context of Dial. Waiting for a source
 	// does not count. Zero means no bound.
@@ -65,7 +78,10 @@ func (r *Request) target() string {
 // and then calls Done.
 type Upstream struct {
 	*net.TCPConn
+	Stream   relay.Duplex // what goes to Addr: the connection, or TLS over it
+	Early    int          // bytes that came with the answer of a proxy, and that Stream begins with
 	Source   Source
+	Said     string         // what a proxy says that it leaves by; "" when it does not
 	Addr     netip.AddrPort // of those in the Request, the one that it is connected to
 	Attempts int            // connects that were tried, this one included
 	turn     *Turn
@@ -97,7 +113,8 @@ func (e *Error) Unwrap() error { return e.Err }
 // replaced by the next of the pool. ctx bounds the whole.
 //
 // The error is an *Error. It wraps ErrNoSource when the pool has no source that
-// this host has and that is as r wants it, a *Busy, ErrExhausted, ErrResources, or
+// this host has and that is as r wants it, a *Busy, ErrExhausted, ErrResources, an
+// *exit.Refusal, an *exit.Error, or
 // what connect(2) said.
 func (d *Dialer) Dial(ctx context.Context, r Request) (*Upstream, error) {
 	race := race{dialer: d, request: r}
@@ -143,12 +160,18 @@ const (
 	faultNone        fault = iota // the destination failed, or time ran out
 	faultGone                     // this host does not have the address
 	faultNoTurn                   // the pool gave none
+	faultDown                     // the proxy could not be reached, or makes no sense
+	faultRefused                  // the proxy does not want to
+	faultSilent                   // the proxy has not answered: perhaps it waits for the destination
 	faultExhausted                // no port of it is free towards this destination
 	faultUnreachable              // no way from this source, perhaps from none
 	faultResources                // nothing to do with the source: no socket could be made
 )
 
 func classify(err error) fault {
+	if why, ok := classifyExit(err); ok {
+		return why
+	}
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
 		return faultNone
@@ -185,3 +208,6 @@ const maxUnreachable = 3
 // may try each of 28,000 ports to find that out. In a larger pool the next Dial goes
 // on where this one ended.
 const maxExhausted = 64
+
+// maxExits is how many other proxies are tried that refuse or are down.
+const maxExits = 16

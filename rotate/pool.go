@@ -19,9 +19,10 @@
 //	session.go sessions, which keep to one source
 //	turn.go    a source that was taken
 //	dial.go    Dialer; race.go its attempts, connect.go one of them
+//	exit.go    an attempt that goes through another proxy
 //
 // The package does not know which addresses this host has: whoever does calls
-// Pool.Set. It does not resolve names and judges no destination.
+// Pool.Set. It resolves no names but those of other proxies, and judges no destination.
 package rotate
 
 import (
@@ -122,9 +123,10 @@ func (p *Pool) Set(c Config, sources []Source) {
 		if m == nil {
 			continue // listed twice: the first entry counts
 		}
-		f := m.family()
-		lists[f] = append(lists[f], m)
-		changed[f] = changed[f] || news
+		for _, f := range m.families() {
+			lists[f] = append(lists[f], m)
+			changed[f] = changed[f] || news
+		}
 	}
 	p.dismiss()
 	for f := range p.rings {
@@ -222,6 +224,9 @@ func (p *Pool) Sources() []Use {
 	uses := make([]Use, 0, len(p.rings[ipv4].members)+len(p.rings[ipv6].members))
 	for f := range p.rings {
 		for _, m := range p.rings[f].members {
+			if f == ipv6 && m.slot[ipv4] >= 0 {
+				continue // a proxy, which has been listed
+			}
 			uses = append(uses, Use{Source: m.Source, Open: m.open, Uses: m.uses})
 		}
 	}

@@ -20,7 +20,8 @@ type race struct {
 	attempts int
 	pending  int
 	results  chan result
-	worst    *Error // of the failures, the one that says most; not nil once one has failed
+	time     time.Duration // that there is for all of it
+	worst    *Error        // of the failures, the one that says most; not nil once one has failed
 	rank     int
 }
 
@@ -31,6 +32,7 @@ type family struct {
 
 	failed      map[route]bool
 	exhausted   int
+	exits       int
 	unreachable int
 }
 
@@ -42,15 +44,19 @@ type route struct {
 }
 
 type result struct {
-	conn *net.TCPConn
-	err  error
-	src  Source
-	dst  netip.AddrPort
+	leg leg
+	err error
+	src Source
+	dst netip.AddrPort
 }
 
 func (r *race) run(ctx context.Context) (*Upstream, error) {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
+	r.time = noTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		r.time = time.Until(deadline)
+	}
 	r.results = make(chan result, 1)
 	for {
 		if r.pending == 0 && !r.startNext(ctx) {
@@ -95,8 +101,8 @@ func (r *race) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 // has, and those were canceled.
 func (r *race) discard(pending int) {
 	for range pending {
-		if res := <-r.results; res.conn != nil {
-			res.conn.Close()
+		if res := <-r.results; res.err == nil {
+			res.leg.Close()
 		}
 	}
 }
@@ -132,8 +138,8 @@ func (r *race) start(ctx context.Context, dst netip.AddrPort) bool {
 
 // attempt ends when its result is taken: by run, or by discard.
 func (r *race) attempt(ctx context.Context, src Source, dst netip.AddrPort) {
-	c, err := r.dialer.connect(ctx, src, dst)
-	r.results <- result{c, err, src, dst}
+	l, err := r.open(ctx, src, dst)
+	r.results <- result{l, err, src, dst}
 }
 
 // failed notes why an attempt failed and reports whether the next address is to
@@ -188,6 +194,13 @@ func (f *family) blame(r route, why fault) bool {
 	switch why {
 	case faultGone:
 		r.dst = netip.AddrPort{}
+	case faultDown, faultRefused, faultSilent:
+		if f.exits++; f.exits >= maxExits {
+			return false
+		}
+		if why == faultDown {
+			r.dst = netip.AddrPort{}
+		}
 	case faultExhausted:
 		if f.exhausted++; f.exhausted >= maxExhausted {
 			return false
@@ -245,7 +258,10 @@ func (r *race) won(res result) *Upstream {
 	turn.connected()
 	r.families[ipv4].giveBack()
 	r.families[ipv6].giveBack()
-	return &Upstream{TCPConn: res.conn, Source: res.src, Addr: res.dst, Attempts: r.attempts, turn: turn}
+	return &Upstream{
+		TCPConn: res.leg.TCPConn, Stream: res.leg.stream, Early: res.leg.early, Source: res.src, Said: res.leg.said,
+		Addr: res.dst, Attempts: r.attempts, turn: turn,
+	}
 }
 
 // note keeps the failure that says most: that a destination refused says more
@@ -259,7 +275,9 @@ func (r *race) note(res result, why fault) {
 		rank = 2
 	case why == faultGone, why == faultNoTurn:
 		rank = 1
-	case why == faultUnreachable:
+	case why == faultDown:
+		rank = 2
+	case why == faultUnreachable, why == faultRefused:
 		rank = 3
 	case !isTimeout(res.err):
 		rank = 5

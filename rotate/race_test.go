@@ -81,7 +81,7 @@ func TestFamilyTake(t *testing.T) {
 			f.blame(route{first.ID(), web2}, faultExhausted)
 			f.source(p, &Request{}, web2)
 
-			turn := f.take(ID{netip.MustParsePrefix(tt.winner + "/32")})
+			turn := f.take(ID{Net: netip.MustParsePrefix(tt.winner + "/32")})
 			f.giveBack()
 			if got := open(p); turn.Addr.String() != tt.winner || got != 1 {
 				t.Errorf("won by %s with %d open, want %s with 1", turn.Addr, got, tt.winner)

@@ -37,11 +37,15 @@ type member struct {
 	leaf  [2]int // in heap
 }
 
-func (m *member) family() int {
-	if m.Prefix.IsValid() {
-		return familyOf(m.Prefix.Addr())
+// families are those that m can reach. A proxy is asked for addresses of both.
+func (m *member) families() []int {
+	switch {
+	case m.Exit != nil:
+		return []int{ipv4, ipv6}
+	case m.Prefix.IsValid():
+		return []int{familyOf(m.Prefix.Addr())}
 	}
-	return familyOf(m.Addr)
+	return []int{familyOf(m.Addr)}
 }
 
 // set replaces the members. changed says that some of them are not as they were.

@@ -4,13 +4,16 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"swivel/internal/exit"
 )
 
-// Source is an address that connections can leave by, or a prefix of which they can
-// leave by any address.
+// Source is an address that connections can leave by, a prefix of which they can
+// leave by any address, or another proxy that they can leave through.
 type Source struct {
 	Addr   netip.Addr        // that a connection is bound to; of a prefix, chosen anew for each
 	Prefix netip.Prefix      // routed to this host; the zero Prefix: Addr is the source
+	Exit   *exit.Proxy       // nil: Addr or Prefix is the source
 	Spread int               // how many bits of an address of Prefix count as one source, see span
 	Weight int               // how often it is used in comparison to others; below 1 means 1
 	Labels map[string]string // what an operator says of it; not changed after Set
@@ -22,12 +25,15 @@ type Source struct {
 
 // ID tells the sources of a pool apart.
 type ID struct {
-	Net netip.Prefix // the address, as a prefix of all its bits; of a Prefix, the part that counts as one source
+	Net  netip.Prefix // the address, as a prefix of all its bits; of a Prefix, the part that counts as one source
+	Exit string       // the proxy, see exit.Proxy.String
 }
 
 // ID is what s is known by.
 func (s *Source) ID() ID {
 	switch {
+	case s.Exit != nil:
+		return ID{Exit: s.Exit.String()}
 	case !s.Prefix.IsValid():
 		return ID{Net: netip.PrefixFrom(s.Addr, s.Addr.BitLen())}
 	case !s.Addr.IsValid():
@@ -38,6 +44,9 @@ func (s *Source) ID() ID {
 }
 
 func (id ID) String() string {
+	if id.Exit != "" {
+		return id.Exit
+	}
 	if id.Net.IsSingleIP() {
 		return id.Net.Addr().String()
 	}
@@ -45,9 +54,11 @@ func (id ID) String() string {
 }
 
 // String is how s stands in logs, and how clients are told of it: the address that
-// was chosen, or nothing when there is none.
+// was chosen, or where the proxy is, or nothing when there is none.
 func (s *Source) String() string {
 	switch {
+	case s.Exit != nil:
+		return s.Exit.Addr()
 	case s.Addr.IsValid():
 		return s.Addr.String()
 	case s.Prefix.IsValid():

@@ -69,12 +69,13 @@ type Pool struct {
 	Refresh  time.Duration // how often the host's addresses are read, beside the kernel's news of them; default 30m
 }
 
-// Source stands for one or more addresses of this host. Exactly one of
-// Interface, MAC and Address is set.
+// Source stands for one or more addresses of this host, or other proxies. Exactly
+// one of Interface, MAC, Address and Upstream is set.
 type Source struct {
 	Interface string           // every usable address of the interface of this name
 	MAC       net.HardwareAddr // every usable address of the interface with this address, 6 bytes
 	Address   netip.Addr       // this address, without zone, never IPv4-mapped
+	Upstream  *Upstream        // not nil: another proxy, or several
 	Weight    int              // turns it gets for one turn of a source of weight 1; 1 to 1000, default 1
 	Labels    map[string]string
 }

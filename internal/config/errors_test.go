@@ -121,7 +121,7 @@ var refused = []struct{ name, text, want string }{
 	{"names of pools", "pools: {\"a\\nb\": {}, '': {}}" + l,
 		"f.yaml:1:17: pools.\"a\\nb\": \"a\\nb\": characters that do not print\nf.yaml:1:25: pools.\"\": empty (leave the key out, or give it text)"},
 	{"no sources", "pools: {main: {sources: []}}" + l, "f.yaml:1:25: pools.main.sources: an empty list (leave the key out, or name some)"},
-	{"a source that is nothing", "pools: {main: {sources: [{weight: 2}]}}" + l, "f.yaml:1:26: pools.main.sources[0]: what is it? (write one of interface, mac and address)"},
+	{"a source that is nothing", "pools: {main: {sources: [{weight: 2}]}}" + l, "f.yaml:1:26: pools.main.sources[0]: what is it? (write one of interface, mac, address, upstream and upstream_srv)"},
 	{"a source that is two", "pools: {main: {sources: [{interface: eth0, address: 192.0.2.1}]}}" + l,
 		"f.yaml:1:26: pools.main.sources[0]: interface and address exclude each other (write a source for each)"},
 	{"weights", "pools: {main: {sources: [{interface: a, weight: 0}, {interface: b, weight: 1001}]}}" + l,
@@ -215,10 +215,9 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:43: pools.main.hash_by: \"cookie\": use client, user, session or target\n" +
 			"f.yaml:1:60: pools.main.spacing: \"1\": no unit (write 1s)"},
 	{"waiting for nothing", "pools: {main: {wait: 1s}}" + l, "f.yaml:1:22: pools.main.wait: waits for nothing (add spacing, such as  spacing: 1s)"},
-	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}, {upstream: 'http://user:pass@node2.example:8080'}]\n    cooldown: {}" + l,
+	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}]\n    cooldown: {}" + l,
 		"f.yaml:3:24: pools.main.sources[0].prefix: not there yet\n" +
 			"f.yaml:3:49: pools.main.sources[0].spread: not there yet\n" +
-			"f.yaml:3:65: pools.main.sources[1].upstream: not there yet\n" +
 			"f.yaml:4:15: pools.main.cooldown: not there yet"},
 	{"names to verify", "listeners: [{listen: '127.0.0.1:443', verify_name: warn}]", "f.yaml:1:52: listeners[0].verify_name: \"warn\": use off, log or deny"},
 }

@@ -139,7 +139,7 @@ func TestBuildRefuses(t *testing.T) {
 		{"nothing by variable", "-listen :80", "SWIVEL_USERS=", "SWIVEL_USERS: empty (leave it out, or give it a value)"},
 		{"nothing between commas", "-pool eth0,,eth1", "", `-pool: "eth0,,eth1": nothing between two commas`},
 		{"a prefix", "-pool 2001:db8::/48", "", `-pool: "2001:db8::/48": prefixes are not there yet`},
-		{"another proxy", "-pool http://a:80", "", `-pool: "http://a:80": upstream proxies are not there yet`},
+		{"another proxy", "-pool eth0,http://u:secret@a", "", `-pool: no port (write it as http://user:password@node2.example:8080)`},
 		{"a MAC of 8 bytes", "-pool 02-00-5e-10-00-00-00-01", "", `-pool: "02-00-5e-10-00-00-00-01": not a MAC address (write it as 5e:88:52:b0:f7:5b)`},
 		{"half a MAC", "-pool 5e:88:52", "", `-pool: "5e:88:52": neither a MAC address nor IPv6`},
 		{"an interface", "-pool abcdefghijklmnop", "", `-pool: "abcdefghijklmnop": not the name of an interface`},

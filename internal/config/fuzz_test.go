@@ -21,7 +21,7 @@ var keys = map[string]any{
 	"resolver": map[string]any{"servers": nil, "timeout": nil, "prefer": nil, "cache": nil},
 	"geo":      map[string]any{"database": nil},
 	"pools": map[string]any{"*": map[string]any{
-		"sources":  map[string]any{"interface": nil, "mac": nil, "address": nil, "weight": nil, "labels": map[string]any{"*": nil}},
+		"sources":  map[string]any{"interface": nil, "mac": nil, "address": nil, "upstream": nil, "upstream_srv": nil, "ca": nil, "send_proxy": nil, "resolve": nil, "forward_session": nil, "weight": nil, "labels": map[string]any{"*": nil}},
 		"strategy": nil, "hash_by": nil, "spacing": nil, "wait": nil, "refresh": nil,
 	}},
 	"listeners": map[string]any{
@@ -98,13 +98,20 @@ func checkValid(t *testing.T, c *Config) {
 		names = append(names, p.Name)
 		for _, s := range p.Sources {
 			kinds := 0
-			for _, is := range []bool{s.Interface != "", s.MAC != nil, s.Address.IsValid()} {
+			for _, is := range []bool{s.Interface != "", s.MAC != nil, s.Address.IsValid(), s.Upstream != nil} {
 				if is {
 					kinds++
 				}
 			}
 			if kinds != 1 || s.Weight < 1 || s.MAC != nil && len(s.MAC) != 6 {
 				t.Errorf("source %+v", s)
+			}
+		}
+	}
+	for _, p := range c.Pools {
+		for _, s := range p.Sources {
+			if u := s.Upstream; u != nil && ((u.SRV == "") == (u.Host == "" || u.Port == 0) || u.CA != "" && u.Scheme != "https" || u.Session && u.User == "") {
+				t.Errorf("upstream %+v", u)
 			}
 		}
 	}

@@ -180,8 +180,12 @@ func (n node) join(key string) string {
 	return n.path + "." + shorten(key)
 }
 
-// shorten cuts what is repeated in an error.
+// shorten cuts what is repeated in an error. Of a URL no more than its scheme is
+// shown, wherever it was written: it may have a password in it.
 func shorten(s string) string {
+	if i := strings.Index(s, "://"); i >= 0 {
+		s = s[:i+len("://")] + "…"
+	}
 	const most = 80
 	if len(s) <= most {
 		return s

@@ -46,20 +46,23 @@ func (p *Pool) readSources(n node) {
 }
 
 func (s *Source) read(n node) {
-	n.fields(
+	more, readMore := s.upstreamKeys()
+	n.fields(append([]field{
 		key("interface", value(&s.Interface, parseInterface)),
 		key("mac", value(&s.MAC, parseMAC)),
 		key("address", value(&s.Address, parseAddress)),
 		later("prefix"),
 		later("spread"),
-		later("upstream"),
+		key("upstream", value(&s.Upstream, parseUpstream)),
+		key("upstream_srv", value(&s.Upstream, parseSRV)),
 		key("weight", number(&s.Weight, 1, 1000)),
 		key("labels", s.readLabels),
-	)
-	kinds := slices.DeleteFunc([]string{"interface", "mac", "address", "prefix", "upstream"}, func(key string) bool { return !n.has(key) })
+	}, more...)...)
+	readMore(n)
+	kinds := slices.DeleteFunc([]string{"interface", "mac", "address", "prefix", "upstream", "upstream_srv"}, func(key string) bool { return !n.has(key) })
 	switch {
 	case len(kinds) == 0:
-		n.errorf("what is it? (write one of interface, mac and address)")
+		n.errorf("what is it? (write one of interface, mac, address, upstream and upstream_srv)")
 	case len(kinds) > 1:
 		n.errorf("%s exclude each other (write a source for each)", strings.Join(kinds, " and "))
 	}

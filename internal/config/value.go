@@ -168,7 +168,8 @@ func parseAddress(s string) (netip.Addr, error) {
 	return addr, nil
 }
 
-// parseSource reads an interface, a MAC or an address, told apart by their form.
+// parseSource reads an interface, a MAC, an address or the URL of a proxy, told apart
+// by their form.
 func parseSource(s string) (Source, error) {
 	src := Source{Weight: 1}
 	_, macErr := net.ParseMAC(s)
@@ -176,7 +177,7 @@ func parseSource(s string) (Source, error) {
 	var err error
 	switch {
 	case strings.Contains(s, "://"):
-		err = fmt.Errorf("%q: upstream proxies are %w", shorten(s), errLater)
+		src.Upstream, err = parseUpstream(s)
 	case addrErr == nil || strings.Contains(s, "/"):
 		src.Address, err = parseAddress(s)
 	case macErr == nil:

@@ -105,7 +105,7 @@ func (p *Proxy) Open(ctx context.Context, conn *net.TCPConn, r *Request) (*Tunne
 	if cause := ctx.Err(); cause != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = cause
 	}
-	return nil, &Error{Proxy: p, Err: err}
+	return nil, &Error{Proxy: p, Asked: true, Err: err}
 }
 
 func (p *Proxy) open(ctx context.Context, conn *net.TCPConn, r *Request) (*Tunnel, error) {
@@ -149,6 +149,7 @@ func (p *Proxy) sendHeader(conn *net.TCPConn, r *Request) error {
 // Error is why a proxy could not be used at all.
 type Error struct {
 	Proxy *Proxy
+	Asked bool // it was reached, and did not answer well, or in time
 	Err   error
 }
 

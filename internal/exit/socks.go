@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 )
 
 // RFC 1928 and RFC 1929.
@@ -111,8 +112,13 @@ func readReply(c net.Conn) (*Tunnel, error) {
 		}
 		return nil, &r
 	}
-	var n int // of the address that it leaves by, which nobody needs: it may be any
-	switch head[3] {
+	return readBound(c, head[3])
+}
+
+// readBound reads what the proxy says that it leaves by.
+func readBound(c net.Conn, kind byte) (*Tunnel, error) {
+	var n int
+	switch kind {
 	case addrIPv4:
 		n = net.IPv4len
 	case addrIPv6:
@@ -126,6 +132,13 @@ func readReply(c net.Conn) (*Tunnel, error) {
 	default:
 		return nil, errSOCKS
 	}
-	_, err := io.ReadFull(c, make([]byte, n+2))
-	return &Tunnel{}, err
+	b := make([]byte, n+2)
+	if _, err := io.ReadFull(c, b); err != nil {
+		return nil, err
+	}
+	t := new(Tunnel)
+	if a, ok := netip.AddrFromSlice(b[:n]); ok && kind != addrName && !a.IsUnspecified() {
+		t.Source = a.Unmap().String()
+	}
+	return t, nil
 }

@@ -29,6 +29,7 @@ func dialog(t *testing.T, messages ...string) func(net.Conn) {
 const (
 	request4 = "\x05\x01\x00\x01\xc0\x00\x02\x01\x01\xbb"
 	success  = "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+	bound4   = "\x05\x00\x00\x01\xcb\x00\x71\x05\x12\x34"
 )
 
 func TestSOCKS(t *testing.T) {
@@ -38,17 +39,18 @@ func TestSOCKS(t *testing.T) {
 		p      Proxy
 		r      Request
 		dialog []string
+		source string
 	}{
-		{"without a password", Proxy{}, Request{Addr: destination, Name: "site.example"}, []string{"\x05\x01\x00", "\x05\x00", request4, success + "rest"}},
-		{"with one that is not wanted", Proxy{User: "u", Password: "pw"}, Request{Addr: destination}, []string{"\x05\x02\x00\x02", "\x05\x00", request4, success + "rest"}},
+		{"without a password", Proxy{}, Request{Addr: destination, Name: "site.example"}, []string{"\x05\x01\x00", "\x05\x00", request4, success + "rest"}, ""},
+		{"with one that is not wanted", Proxy{User: "u", Password: "pw"}, Request{Addr: destination}, []string{"\x05\x02\x00\x02", "\x05\x00", request4, bound4 + "rest"}, "203.0.113.5"},
 		{"with one that is", Proxy{User: "u", Password: "pw"}, Request{Addr: destination},
-			[]string{"\x05\x02\x00\x02", "\x05\x02", "\x01\x01u\x02pw", "\x01\x00", request4, "\x05\x00\x00\x03\x03abc\x00\x50rest"}},
+			[]string{"\x05\x02\x00\x02", "\x05\x02", "\x01\x01u\x02pw", "\x01\x00", request4, "\x05\x00\x00\x03\x03abc\x00\x50rest"}, ""},
 		{"with a session", Proxy{User: "u", Password: "p", Sessions: true}, Request{Addr: destination, Session: "1"},
-			[]string{"\x05\x02\x00\x02", "\x05\x02", "\x01\x0bu-session-1\x01p", "\x01\x00", request4, success + "rest"}},
+			[]string{"\x05\x02\x00\x02", "\x05\x02", "\x01\x0bu-session-1\x01p", "\x01\x00", request4, success + "rest"}, ""},
 		{"for a name", Proxy{Names: true}, Request{Addr: destination, Name: "site.example"},
-			[]string{"\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x03\x0csite.example\x01\xbb", "\x05\x00\x00\x04" + strings.Repeat("\x00", 18) + "rest"}},
+			[]string{"\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x03\x0csite.example\x01\xbb", "\x05\x00\x00\x04" + strings.Repeat("\x20", 18) + "rest"}, "2020:2020:2020:2020:2020:2020:2020:2020"},
 		{"for IPv6", Proxy{}, Request{Addr: address6},
-			[]string{"\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x04\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x01\x01\xbb", success + "rest"}},
+			[]string{"\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x04\x20\x01\x0d\xb8" + strings.Repeat("\x00", 11) + "\x01\x01\xbb", success + "rest"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.p.Scheme = SOCKS5
@@ -59,6 +61,9 @@ func TestSOCKS(t *testing.T) {
 			rest, err := io.ReadAll(c)
 			if got := string(tunnel.Early) + string(rest); err != nil || got != "rest" {
 				t.Errorf("got %q, %v behind the answer, want rest", got, err)
+			}
+			if tunnel.Source != tt.source {
+				t.Errorf("source: got %q, want %q", tunnel.Source, tt.source)
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"swivel/internal/auth"
+	"swivel/internal/exit"
 	"swivel/internal/resolver"
 	"swivel/internal/target"
 	"swivel/listener"
@@ -47,6 +48,9 @@ const (
 	tokenLimit      = "connection_limit_reached"
 	tokenUnroutable = "destination_ip_unroutable"
 	tokenProtocol   = "http_protocol_error"
+
+	tokenConfiguration = "proxy_configuration_error"
+	tokenUnavailable   = "destination_unavailable"
 )
 
 var allow = "Allow: " + strings.Join(methods, ", ")
@@ -73,9 +77,9 @@ var answers = []struct {
 	{resolver.ErrTimeout, failure{504, "dns_timeout", "", "", repHost}},
 	{resolver.ErrNotFound, failure{502, "dns_error", "no such name", "", repHost}},
 	{resolver.ErrServer, failure{502, "dns_error", "no answer from the name server", "", repHost}},
-	{rotate.ErrNoMatch, failure{503, "proxy_configuration_error", "no source is as it was asked for", "", repFailure}},
-	{rotate.ErrSessionGone, failure{503, "proxy_configuration_error", "the source of the session has gone", "", repFailure}},
-	{rotate.ErrNoSource, failure{503, "proxy_configuration_error", "no source address", "", repFailure}},
+	{rotate.ErrNoMatch, failure{503, tokenConfiguration, "no source is as it was asked for", "", repFailure}},
+	{rotate.ErrSessionGone, failure{503, tokenConfiguration, "the source of the session has gone", "", repFailure}},
+	{rotate.ErrNoSource, failure{503, tokenConfiguration, "no source address", "", repFailure}},
 	{rotate.ErrExhausted, failure{503, tokenLimit, "every source address is exhausted", retryAfter, repFailure}},
 	{rotate.ErrResources, failure{503, tokenLimit, "out of sockets", retryAfter, repFailure}},
 	{context.Canceled, failure{503, tokenLimit, "shutting down", retryAfter, repFailure}},
@@ -95,6 +99,12 @@ func explain(err error) failure {
 	}
 	if busy, ok := errors.AsType[*rotate.Busy](err); ok {
 		return failure{429, tokenRequest, "every source was used too recently for this target", retryIn(busy.After), repFailure}
+	}
+	if r, ok := errors.AsType[*exit.Refusal](err); ok {
+		return explainRefusal(err, r)
+	}
+	if e, ok := errors.AsType[*exit.Error](err); ok && !errors.Is(err, context.Canceled) {
+		return explainExit(e) // whatever it wraps
 	}
 	for _, a := range answers {
 		if errors.Is(err, a.to) {
@@ -119,25 +129,28 @@ func retryIn(d time.Duration) string {
 // route gives, EACCES a prohibit route.
 func explainDial(err *rotate.Error) failure {
 	f := failure{502, "connection_terminated", err.Addr.String(), "", repFailure}
-	var timeout net.Error
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.token, f.rep = "connection_refused", repRefused
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
 		errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EACCES):
 		f.token, f.rep = tokenUnroutable, repNetwork
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case isTimeout(err):
 		f.status, f.token, f.rep = 504, "connection_timeout", repTimeout
 	}
 	return f
 }
 
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
 // explainForward finds the answer for an upstream that connected and then gave no
 // HTTP response.
 func explainForward(err error) failure {
-	var timeout net.Error
 	switch {
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case isTimeout(err):
 		return failure{status: 504, token: "connection_read_timeout"}
 	case errors.Is(err, context.Canceled):
 		return explain(err)

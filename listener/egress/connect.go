@@ -8,6 +8,7 @@ import (
 
 	"swivel/internal/auth"
 	"swivel/listener"
+	"swivel/rotate"
 )
 
 // http serves a client whose first byte may be that of an HTTP request. CONNECT is
@@ -43,7 +44,7 @@ func (s *session) connect(ctx context.Context, line requestLine) error {
 	if err != nil {
 		return s.noRequest(err)
 	}
-	l.Target = r.target.Text(r.text)
+	l.Target, s.via = r.target.Text(r.text), r.via
 	if err := s.authenticate(l, r.credentials); err != nil {
 		s.refuse(l, err)
 		return nil
@@ -54,17 +55,21 @@ func (s *session) connect(ctx context.Context, line requestLine) error {
 		return nil
 	}
 	l.Status = 200
-	s.tunnel(r.target, up, established(l))
+	s.tunnel(r.target, up, established(l, up))
 	return nil
 }
 
 // established is the answer to a CONNECT request whose tunnel begins.
-func established(l *listener.Line) []byte {
+func established(l *listener.Line, up *rotate.Upstream) []byte {
 	b := make([]byte, 0, 192)
 	b = append(b, "HTTP/1.1 200 Connection established\r\nProxy-Status: swivel; next-hop=\""...)
-	b = l.Address.AppendTo(b)
+	if up.Source.Exit == nil {
+		b = l.Address.AppendTo(b)
+	} else {
+		b = append(b, l.Source...)
+	}
 	b = append(b, "\"\r\nSwivel-Source: "...)
-	b = append(b, l.Source...)
+	b = append(b, left(up, l)...)
 	return append(b, "\r\n\r\n"...)
 }
 

@@ -14,6 +14,8 @@
 //	verify.go   whether the TLS in a tunnel asks for the same host
 //	upgrade.go  an exchange that becomes a tunnel
 //	answer.go   what a client is told, whatever went wrong
+//	exit.go     what other proxies are told, and what of theirs the client is;
+//	via.go      how loops of them are noticed
 //
 // It does not decrypt, does not cache, and speaks HTTP/2 with nobody.
 package egress
@@ -67,6 +69,7 @@ type session struct {
 	conn relay.Duplex // the client's connection, or the TLS inside it
 	in   reader       // of conn
 	ask  ask          // of the request that is served
+	via  string       // the Via field of the request
 }
 
 // errProtocol: the first bytes are of no protocol that is served here.
@@ -131,7 +134,7 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 	if l.Target == "" {
 		l.Target = t.String()
 	}
-	if s.c.OurOwn() {
+	if s.c.OurOwn() || s.hasBeenHere() {
 		return nil, target.ErrLoop
 	}
 	addrs, err := s.resolve(ctx, l, t)
@@ -145,6 +148,7 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 		User:    l.User,
 		Wants:   s.ask.wants,
 		Source:  s.ask.source,
+		Exit:    s.exitRequest(l),
 		Timeout: max(s.Dial-l.DNS, time.Nanosecond),
 	}
 	if s.ask.session != "" {
@@ -223,7 +227,7 @@ func (s *session) tunnel(t target.Target, up *rotate.Upstream, answer []byte) {
 		return
 	}
 	s.c.SetDeadline(time.Time{})
-	s.c.Relay(s.in.rest(s.screen(t)), up.TCPConn, s.Limits, up.Done)
+	s.c.Relay(s.in.rest(s.screen(t)), up.Stream, s.Limits, up.Done)
 }
 
 // Refuse implements listener.Door.

@@ -36,7 +36,7 @@ type exchange struct {
 
 func newExchange(f *forwarder, w http.ResponseWriter, l *listener.Line, up *rotate.Upstream, t target.Target) *exchange {
 	w = continuing{w}
-	return &exchange{forwarder: f, w: w, line: l, up: up, meter: newMetered(up.TCPConn, f), host: hostField(t)}
+	return &exchange{forwarder: f, w: w, line: l, up: up, meter: newMetered(up.Stream, f), host: hostField(t)}
 }
 
 // serve forwards r and its response.
@@ -210,8 +210,12 @@ func lists(values []string, token string) bool {
 func modify(r *http.Response) error {
 	x := exchangeOf(r.Request)
 	x.meter.settle()
-	r.Header.Set("Swivel-Source", x.line.Source)
-	r.Header.Add("Proxy-Status", `swivel; next-hop="`+x.line.Address.String()+`"`)
+	r.Header.Set("Swivel-Source", left(x.up, x.line))
+	hop := x.line.Address.String()
+	if x.up.Source.Exit != nil {
+		hop = x.line.Source
+	}
+	r.Header.Add("Proxy-Status", `swivel; next-hop="`+hop+`"`)
 	if r.StatusCode == http.StatusSwitchingProtocols {
 		return x.upgrade(r)
 	}

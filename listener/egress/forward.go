@@ -80,6 +80,7 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.reject(w, &l, explain(err), err)
 		return
 	}
+	f.via = strings.Join(r.Header["Via"], ", ")
 	up, err := f.open(r.Context(), &l, t)
 	if err != nil {
 		f.reject(w, &l, explain(err), err)
@@ -87,6 +88,10 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer up.Done()
 	defer up.Close()
+	if up.Early > 0 { // an origin does not speak first
+		f.reject(w, &l, explainForward(errEarly), errEarly)
+		return
+	}
 
 	x := newExchange(f, w, &l, up, t)
 	f.c.Attach(up, x.cut)

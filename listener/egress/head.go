@@ -14,6 +14,7 @@ type request struct {
 	target      target.Target
 	text        string // of the target, as the client has it
 	credentials string // the value of Proxy-Authorization
+	via         string // the value of Via
 }
 
 // malformed is a head that is refused with 400. It names the part that is wrong,
@@ -153,6 +154,8 @@ func (r *request) field(name, value []byte, seen *fieldsSeen) error {
 		}
 		seen.credentials = true
 		r.credentials = string(value)
+	case is(name, "Via"):
+		r.via = strings.TrimPrefix(r.via+", "+string(value), ", ")
 	case is(name, "Transfer-Encoding"):
 		return malformed("Transfer-Encoding")
 	case is(name, "Content-Length"):

@@ -33,7 +33,7 @@ type metered struct {
 	timer       *time.Timer
 }
 
-func newMetered(up *net.TCPConn, f *forwarder) *metered {
+func newMetered(up net.Conn, f *forwarder) *metered {
 	return &metered{Conn: up, idle: f.Limits.Idle, client: f.client, begun: make(chan struct{})}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -65,7 +64,7 @@ func (s *session) socks(ctx context.Context) error {
 	if err != nil {
 		return s.socksRefuse(err, socksReply(explain(err).rep, netip.AddrPort{}))
 	}
-	s.tunnel(t, up, socksReply(repSuccess, up.LocalAddr().(*net.TCPAddr).AddrPort()))
+	s.tunnel(t, up, socksReply(repSuccess, bound(up)))
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 var (
 	errUpgraded = errors.New("upgraded")
+	errEarly    = errors.New("an answer before the request")
 	errUnasked  = errors.New("upgrade to a protocol that was not asked for")
 )
 
@@ -47,7 +49,11 @@ func (x *exchange) runTunnel(early []byte) {
 	x.up.SetDeadline(time.Time{})
 	limits := x.Limits
 	limits.Lifetime = 0 // that of the exchange goes on
-	p := relay.NewPipe(x.in.rest(nil), relay.NewConn(x.up.TCPConn, early), limits)
+	upstream := reader{c: x.up.TCPConn, buf: early}
+	if t, ok := x.up.Stream.(*tls.Conn); ok {
+		upstream.c = t
+	}
+	p := relay.NewPipe(x.in.rest(nil), upstream.rest(nil), limits)
 	x.tunnel.Store(p)
 	if why := x.ended.Load(); why != nil {
 		p.End(*why)

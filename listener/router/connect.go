@@ -7,14 +7,16 @@ import (
 	"net/netip"
 	"time"
 
+	"swivel/internal/exit"
 	"swivel/internal/target"
+	"swivel/relay"
 	"swivel/rotate"
 )
 
 // upstream is the connection that a client is relayed to. It is ended by close, or
 // by its tunnel, which calls done.
 type upstream struct {
-	*net.TCPConn
+	relay.Duplex
 	done func()
 }
 
@@ -59,7 +61,12 @@ func (s *session) dial(ctx context.Context, to *Target, host string, addrs []net
 	}
 	l := &s.c.Line
 	start := time.Now()
-	up, err := leave(ctx, rotate.Request{Addrs: addrs, Target: host, Client: s.c.Addr.Addr()})
+	up, err := leave(ctx, rotate.Request{
+		Addrs:  addrs,
+		Target: host,
+		Client: s.c.Addr.Addr(),
+		Exit:   exit.Request{Client: s.c.Addr, Local: s.local()},
+	})
 	l.Connect += time.Since(start)
 	if derr, ok := errors.AsType[*rotate.Error](err); ok {
 		l.Address, l.Source, l.Attempts = derr.Addr, derr.Source.String(), l.Attempts+derr.Attempts
@@ -71,7 +78,7 @@ func (s *session) dial(ctx context.Context, to *Target, host string, addrs []net
 	if up.Source.Addr.IsUnspecified() { // the kernel chose
 		l.Source = up.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().String()
 	}
-	return &upstream{up.TCPConn, up.Done}, nil
+	return &upstream{up.Stream, up.Done}, nil
 }
 
 // connectBackend connects to the first backend of to that answers. Each has its
