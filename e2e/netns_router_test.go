@@ -3,9 +3,11 @@
 package e2e
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -234,6 +237,9 @@ resolver: {servers: [%s]}
 				n.reaches("a.test", addr, "")
 				n.reaches("b.test", addr, "")
 				n.reaches("c.test", routedAddrs["c.test"][family], routedAddrs["c.test"][family]+":443")
+				if got := n.curl(n.client, "http", "c.test", routedAddrs["c.test"][family]); !strings.HasPrefix(got, "c.test asked by ") {
+					t.Errorf("HTTP: %q", got)
+				}
 			}
 		})
 	}
@@ -284,5 +290,194 @@ func TestRouterDirect(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// bounded reads c until it ends, whichever way, and waits until swivel is as it was.
+func (n *routed) bounded(c net.Conn, fds int) {
+	n.t.Helper()
+	if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+		n.t.Error("the connection did not end")
+	}
+	c.Close()
+	n.s.settle(fds + runtime.NumCPU()) // what tunnels wait in, one a processor
+}
+
+// X2: what swivel sends comes back to it, since no rule excludes it. It ends at once,
+// whether it sends something, and is looked at, or not.
+func TestRouterOwnTraffic(t *testing.T) {
+	n := newRouted(t)
+	n.start("transparent: redirect, capture: [25, 443], opaque: [25], source: own")
+	n.router.Nft("table inet twice {\nchain output {\ntype nat hook output priority -100\ntcp dport { 25, 443 } redirect to :8443\n}\n}\n")
+	fds := netlab.FDs(n.s.pid())
+	for _, addr := range []string{"10.8.0.2:443", "10.8.0.2:25", "[fd00:8::2]:443", "[fd00:8::2]:25"} {
+		before := len(n.s.lines())
+		c := n.dial(addr)
+		if strings.HasSuffix(addr, ":443") {
+			tls.Client(c, &tls.Config{ServerName: "a.test"}).Handshake()
+		}
+		n.bounded(c, fds)
+		n.s.lineAfter(before, func(e entry) bool { return e.text("reason") == "proxy_loop_detected" && e.text("original") == addr })
+		if many := len(n.s.lines()) - before; many > 20 {
+			t.Errorf("%s: %d connections", addr, many)
+		}
+	}
+}
+
+// A route that leads back to the router, under another address: no connection is
+// known for our own then, and the limit of a client ends it.
+func TestRouterRouteBack(t *testing.T) {
+	n := newRouted(t)
+	sysctl(t, n.far, "ipv4/ip_forward", "1")
+	n.far.Batch("route add 10.9.0.0/16 via 10.8.0.1\n")
+	n.far.Nft("table inet back {\nchain postrouting {\ntype nat hook postrouting priority 100\nip daddr 10.9.0.0/16 masquerade\n}\n}\n")
+	n.start("transparent: redirect, capture: [25, 443], opaque: [25]")
+	fds := netlab.FDs(n.s.pid())
+	for _, addr := range []string{"10.9.0.9:443", "10.9.0.9:25"} {
+		before := len(n.s.lines())
+		c := n.dial(addr)
+		if strings.HasSuffix(addr, ":443") {
+			tls.Client(c, &tls.Config{ServerName: "a.test"}).Handshake()
+		}
+		n.bounded(c, fds)
+		if many := len(n.s.lines()) - before; many > 30 {
+			t.Errorf("%s: %d connections, want about the 20 that a client may have", addr, many)
+		}
+	}
+}
+
+// A sidecar: the host's own connections go through swivel, which is told apart by
+// the user that it runs as.
+func TestRouterSidecar(t *testing.T) {
+	n := newRouted(t)
+	dir, err := os.MkdirTemp("", "swivel-sidecar-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	bin := filepath.Join(dir, "swivel")
+	if out, err := exec.Command("cp", *binary, bin).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	os.Chmod(dir, 0o755)
+	flags := []string{"-mode", "sni", "-listen", ":8443", "-transparent", "redirect", "-capture", "443,80"}
+	n.load(append(flags, "-exclude", "uid:1234")...)
+	cmd := n.router.Command(t.Context(), program(t, "setpriv"), append([]string{"--reuid=1234", "--regid=1234", "--clear-groups", bin}, flags...)...)
+	cmd.Env = environ()
+	n.s = launch(t, cmd)
+	n.s.line(message("listening"))
+	for _, addr := range routedAddrs["b.test"] {
+		for _, scheme := range []string{"https", "http"} {
+			got := n.curl(n.router, scheme, "b.test", addr)
+			if !strings.HasPrefix(got, "b.test asked by ") {
+				t.Errorf("%s at %s: %q", scheme, addr, got)
+			}
+			n.s.line(func(e entry) bool {
+				port := map[string]string{"https": "443", "http": "80"}[scheme]
+				return closed(e) && e.text("original") == net.JoinHostPort(addr, port) && e.text("target") == "b.test:"+port
+			})
+		}
+	}
+}
+
+// Upstream sees the client's own address, and what it answers comes back.
+func TestRouterSourceClient(t *testing.T) {
+	for _, how := range []string{"redirect", "tproxy"} {
+		t.Run(how, func(t *testing.T) {
+			n := newRouted(t)
+			n.start("transparent: " + how + ", capture: [443], source: client")
+			n.router.Nft("table inet back {\nchain prerouting {\ntype filter hook prerouting priority -151\nsocket transparent 1 meta mark set 0x5357 accept\n}\n}\n")
+			if how == "redirect" { // for tproxy they are there
+				for _, family := range []string{"-4", "-6"} {
+					n.router.IP(family, "rule", "add", "fwmark", "0x5357", "lookup", "5357", "priority", "5357")
+					n.router.IP(family, "route", "replace", "local", "default", "dev", "lo", "table", "5357")
+				}
+			}
+			for family, addr := range routedAddrs["a.test"] {
+				want := "a.test asked by " + []string{"10.7.0.2", "fd00:7::2"}[family]
+				if got := n.curl(n.client, "https", "a.test", addr); got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			}
+			l := n.s.line(closed)
+			if l.text("source") != "10.7.0.2" {
+				t.Errorf("source %s", l.text("source"))
+			}
+		})
+	}
+}
+
+// X1: tunnels outlive the rules that brought them; without those, clients pass by;
+// and with them again, they come again.
+func TestRouterRulesFlushed(t *testing.T) {
+	n := newRouted(t)
+	n.start("transparent: redirect, capture: [25, 443]")
+	c := n.dial("10.8.0.2:25")
+	fmt.Fprint(c, "\x00hello")
+	b := make([]byte, len("220 a.test\r\n\x00hello"))
+	if _, err := io.ReadFull(c, b); err != nil {
+		t.Fatal(err)
+	}
+	// Conntrack, which knows of the tunnel, is there as long as some rule asks for it.
+	filter(n.router, "forward", "ct state established accept")
+	n.router.Run("nft", "flush", "table", "inet", "swivel")
+	alive(t, c)
+	if got := n.curl(n.client, "https", "a.test", "10.8.0.2"); got != "a.test asked by 10.7.0.2" {
+		t.Errorf("without rules: %q", got)
+	}
+	n.load("-mode", "sni", "-listen", ":8443", "-transparent", "redirect", "-capture", "25,443")
+	if got := n.curl(n.client, "https", "a.test", "10.8.0.2"); got != "a.test asked by 10.8.0.1" {
+		t.Errorf("with rules again: %q", got)
+	}
+	alive(t, c)
+}
+
+// X3 and X4: a hello larger than a packet, packets that are lost.
+func TestRouterBadLink(t *testing.T) {
+	n := newRouted(t)
+	n.start("transparent: redirect, capture: [25, 443]")
+	for ns, dev := range map[*netlab.Namespace]string{n.client: "net", n.router: "in"} {
+		ns.IP("link", "set", dev, "mtu", "1280")
+	}
+	for _, addr := range routedAddrs["a.test"] {
+		if got := n.curl(n.client, "https", "a.test", addr); got == "" || !strings.HasPrefix(got, "a.test asked by ") {
+			t.Errorf("small packets: %q", got)
+		}
+		c := tls.Client(n.dial(net.JoinHostPort(addr, "443")), &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
+		if err := c.Handshake(); err != nil {
+			t.Errorf("a hello in two packets: %v", err)
+		}
+		c.Close()
+	}
+	filter(n.router, "input", "numgen random mod 100 < 3 drop")
+	c := n.dial("10.8.0.2:25")
+	sent := bytes.Repeat([]byte("\x00 0123456789"), 30_000)
+	go c.Write(sent) // until it is read back
+	got := make([]byte, len("220 a.test\r\n")+len(sent))
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got[len("220 a.test\r\n"):], sent) {
+		t.Errorf("%v, or other bytes", err)
+	}
+}
+
+// A browser's hello has a post-quantum key share, GREASE and ECH, and comes in two
+// packets.
+func TestRouterChromium(t *testing.T) {
+	chromium := program(t, "chromium")
+	n := newRouted(t)
+	n.start(`transparent: redirect, capture: [443], routes: [
+		{names: a.test, to: ["10.8.0.2:443"]}, {names: b.test, to: ["10.8.0.3:443"]}, {names: c.test, to: ["10.8.0.4:443"]}]`)
+	for _, name := range routedNames {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+		cmd := n.client.Command(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run", "--ignore-certificate-errors",
+			"--user-data-dir="+t.TempDir(), "--host-resolver-rules=MAP *.test 10.9.0.9", "--dump-dom", "https://"+name+"/")
+		out, err := cmd.Output()
+		cancel()
+		if !strings.Contains(string(out), name+" asked by 10.8.0.1") {
+			t.Errorf("%s: %v, %.300q", name, err, out)
+		}
+		l := n.s.line(func(e entry) bool { return e.text("target") == name+":443" && e["up"].(float64) > 1500 })
+		if l["ech"] != true || l.text("alpn") != "h2,http/1.1" {
+			t.Errorf("%v", l)
+		}
 	}
 }

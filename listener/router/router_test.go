@@ -44,6 +44,45 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// The server sees a hello that was cut as its client sent it, and goes on from there.
+func TestRoutesCut(t *testing.T) {
+	r := newRig(t, func(r *rig) { r.routes = []router.Route{to(one(secure(t, "a")), "a.example.com")} })
+	at := bytes.Index(hello(t, "a.example.com"), []byte("a.example.com"))
+	for _, size := range []int{1, 5, at, at + 5, at + 8} {
+		c := &cutting{TCPConn: r.dial(t), size: size}
+		got, err := asks(c, &tls.Config{ServerName: "a.example.com"})
+		if got != "a for a.example.com" || err != nil {
+			t.Errorf("records of %d: got %q, %v", size, got, err)
+		}
+		if l := r.line(t, map[string]any{"outcome": "routed"}); l["records"].(float64) < 2 {
+			t.Errorf("records of %d: %v", size, l)
+		}
+	}
+}
+
+// cutting puts the first that is written, in one record, into records of these many
+// bytes, and those into several segments.
+type cutting struct {
+	*net.TCPConn
+	size int
+}
+
+func (c *cutting) Write(p []byte) (int, error) {
+	if c.size == 0 {
+		return c.TCPConn.Write(p)
+	}
+	b := recut(p, c.size)
+	c.size = 0
+	for len(b) > 0 {
+		n, err := c.TCPConn.Write(b[:min(1+len(b)/2, len(b))])
+		if err != nil {
+			return 0, err
+		}
+		b = b[n:]
+	}
+	return len(p), nil
+}
+
 func TestRouteByALPN(t *testing.T) {
 	r := newRig(t, func(r *rig) {
 		h2 := to(one(secure(t, "h2")), "a.example.com")
