@@ -4,31 +4,37 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"syscall"
 )
+
+// TCP is a TCP connection: a *net.TCPConn or a *Socket.
+type TCP interface {
+	Duplex
+	syscall.Conn
+	SetLinger(sec int) error
+}
 
 // Conn is a TCP connection whose first bytes were already read, to decide where
 // it goes. Reading from Conn replays them first. One goroutine reads at a time.
 //
-// It embeds *net.TCPConn, not net.Conn, so that everything a TCP connection can
-// do is still there. The price is that WriteTo and ReadFrom are promoted too;
-// WriteTo would skip the replayed bytes. Conn defines both, and there lies the
-// data path that [io.Copy] finds.
+// It has WriteTo and ReadFrom, and there lies the data path that [io.Copy] finds;
+// those of *net.TCPConn would skip the replayed bytes.
 type Conn struct {
-	*net.TCPConn
+	TCP
 	head *bytes.Reader // what was read while deciding; nil when there is none
-	r    io.Reader     // head, then TCPConn
+	r    io.Reader     // head, then TCP
 
 	screening *screening // nil unless Screen was called
 }
 
 // NewConn returns a Conn that reads head and then c. It keeps head until it has
 // been read.
-func NewConn(c *net.TCPConn, head []byte) *Conn {
+func NewConn(c TCP, head []byte) *Conn {
 	if len(head) == 0 {
-		return &Conn{TCPConn: c, r: c}
+		return &Conn{TCP: c, r: c}
 	}
 	h := bytes.NewReader(head)
-	return &Conn{TCPConn: c, head: h, r: io.MultiReader(h, c)}
+	return &Conn{TCP: c, head: h, r: io.MultiReader(h, c)}
 }
 
 // Screen makes see see what is read from c first, before it is relayed. It is called
@@ -41,19 +47,18 @@ func (c *Conn) Screen(see Screen) {
 // Read implements [io.Reader].
 func (c *Conn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// WriteTo implements [io.WriterTo]. To a *Conn or *net.TCPConn the kernel moves
-// the bytes.
+// WriteTo implements [io.WriterTo]. To a *Conn or a TCP the kernel moves the bytes.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	var s stream
 	_, err := transfer(w, c, &s)
 	return s.moved.Load(), err
 }
 
-// ReadFrom implements [io.ReaderFrom]. From a *Conn or *net.TCPConn, and from
-// what [net.TCPConn.ReadFrom] can splice or send, the kernel moves the bytes.
+// ReadFrom implements [io.ReaderFrom]. From a *Conn or a TCP, and from what
+// [net.TCPConn.ReadFrom] can splice or send, the kernel moves the bytes.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	if tcpOf(r) == nil {
-		return c.TCPConn.ReadFrom(r)
+		return io.Copy(c.TCP, r)
 	}
 	var s stream
 	_, err := transfer(c, r, &s)
@@ -68,7 +73,7 @@ func (c *Conn) takeHead() []byte {
 	}
 	head := make([]byte, c.head.Len())
 	c.head.Read(head)
-	c.head, c.r = nil, c.TCPConn
+	c.head, c.r = nil, c.TCP
 	return head
 }
 
@@ -76,11 +81,13 @@ func (c *Conn) takeHead() []byte {
 //
 // Not by an interface: a type that embeds *net.TCPConn and replays bytes of its
 // own has all of its methods.
-func tcpOf(c any) *net.TCPConn {
+func tcpOf(c any) TCP {
 	switch c := c.(type) {
 	case *Conn:
-		return c.TCPConn
+		return c.TCP
 	case *net.TCPConn:
+		return c
+	case *Socket:
 		return c
 	}
 	return nil

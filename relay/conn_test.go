@@ -87,10 +87,10 @@ func TestConnCopy(t *testing.T) {
 		copy    func(dst, src *Conn) (int64, error)
 	}{
 		{"Conn to Conn", 1000, true, func(dst, src *Conn) (int64, error) { return io.Copy(dst, src) }},
-		{"Conn to TCPConn", 1000, true, func(dst, src *Conn) (int64, error) { return io.Copy(dst.TCPConn, src) }},
-		{"TCPConn to Conn", 0, true, func(dst, src *Conn) (int64, error) { return io.Copy(dst, src.TCPConn) }},
+		{"Conn to TCPConn", 1000, true, func(dst, src *Conn) (int64, error) { return io.Copy(dst.TCP, src) }},
+		{"TCPConn to Conn", 0, true, func(dst, src *Conn) (int64, error) { return io.Copy(dst, src.TCP) }},
 		{"ReadFrom a Conn", 1000, true, func(dst, src *Conn) (int64, error) { return dst.ReadFrom(src) }},
-		{"ReadFrom a TCPConn", 0, true, func(dst, src *Conn) (int64, error) { return dst.ReadFrom(src.TCPConn) }},
+		{"ReadFrom a TCPConn", 0, true, func(dst, src *Conn) (int64, error) { return dst.ReadFrom(src.TCP) }},
 		{"ReadFrom a Reader", 1000, false, func(dst, src *Conn) (int64, error) { return dst.ReadFrom(hiddenReader{src}) }},
 		{"ReadFrom a LimitedReader", 1000, false, func(dst, src *Conn) (int64, error) {
 			return io.CopyN(dst, src, 1000+size)

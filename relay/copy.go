@@ -144,7 +144,7 @@ func (s *stream) screen(b []byte) {
 // one returns false. That waits for a *change*: a callback must have tried, and seen
 // EAGAIN. Each makes one attempt, so that a Close by another goroutine takes effect
 // between two of them.
-func (s *stream) run(dst, src *net.TCPConn) (dstFailed bool, err error) {
+func (s *stream) run(dst, src TCP) (dstFailed bool, err error) {
 	defer s.release()
 	in, err := src.SyscallConn()
 	if err != nil {

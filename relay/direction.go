@@ -235,7 +235,7 @@ func (p *Pipe) close() (Reason, error) {
 	reason, err, failed, firstFIN := p.reason, p.err, p.failed, p.firstFIN
 	p.mu.Unlock()
 	if p.lot != nil {
-		p.lot.leave(p)
+		p.lot.vacate(p.key)
 	}
 	switch {
 	case reason == "":

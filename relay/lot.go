@@ -9,16 +9,23 @@ import (
 )
 
 // parkingLot is an epoll set, in which the sockets of tunnels between two TCP
-// connections are for as long as they live, and a goroutine that attends to it.
+// connections are for as long as they live, and a goroutine that attends to it. A
+// Socket is in there from when it connects.
 //
 // Package net has every socket in an epoll set too, but offers no way to wait there
 // other than with a goroutine.
 type parkingLot struct {
 	epfd int
 
-	mu    sync.Mutex
-	pipes []*Pipe // guarded by mu; by key, nil if nobody has it
-	free  []int32 // guarded by mu; keys
+	mu        sync.Mutex
+	occupants []occupant // guarded by mu; by key, nil if nobody has it
+	free      []int32    // guarded by mu; keys
+}
+
+// occupant is who is told of events, on the goroutine of the lot. A key stands for
+// two sockets at most.
+type occupant interface {
+	ready(second bool, events uint32)
 }
 
 // lots has one for each processor. A Pipe keeps to the one it got.
@@ -69,50 +76,52 @@ const (
 	outEvents = inEvents | unix.EPOLLOUT
 )
 
-// enter puts the sockets of p into the set, and reports whether it could. What is
-// there to be read already is an event.
-func (l *parkingLot) enter(p *Pipe) bool {
-	l.mu.Lock()
-	if n := len(l.free); n > 0 {
-		p.key = l.free[n-1]
-		l.free = l.free[:n-1]
-		l.pipes[p.key] = p
-	} else {
-		p.key = int32(len(l.pipes))
-		l.pipes = append(l.pipes, p)
-	}
-	l.mu.Unlock()
-	if l.control(unix.EPOLL_CTL_ADD, p, &p.client, inEvents) && l.control(unix.EPOLL_CTL_ADD, p, &p.upstream, inEvents) {
-		return true
-	}
-	l.control(unix.EPOLL_CTL_DEL, p, &p.client, 0)
-	l.leave(p)
-	return false
-}
-
-// leave forgets p. Its sockets leave the set when they are closed.
-func (l *parkingLot) leave(p *Pipe) {
+// occupy gives o a key.
+func (l *parkingLot) occupy(o occupant) (key int32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.pipes[p.key] = nil
-	l.free = append(l.free, p.key)
+	if n := len(l.free); n > 0 {
+		key = l.free[n-1]
+		l.free = l.free[:n-1]
+		l.occupants[key] = o
+		return key
+	}
+	l.occupants = append(l.occupants, o)
+	return int32(len(l.occupants) - 1)
 }
 
-func (l *parkingLot) control(op int, p *Pipe, s *side, events uint32) bool {
-	e := unix.EpollEvent{Events: events, Fd: p.key << 1}
-	if s == &p.upstream {
+// vacate takes a key back. Sockets leave the set when they are closed.
+func (l *parkingLot) vacate(key int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.occupants[key] = nil
+	l.free = append(l.free, key)
+}
+
+// occupant returns who has the key. An event that was fetched before the key was
+// given back may find somebody else, who then tries in vain, and waits on.
+func (l *parkingLot) occupant(key int32) occupant {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.occupants[key]
+}
+
+// watch makes a socket's events those of the first or second socket of a key. What
+// has happened already is an event.
+func (l *parkingLot) watch(fd int, key int32, second bool, events uint32) error {
+	e := unix.EpollEvent{Events: events, Fd: key << 1}
+	if second {
 		e.Fd |= 1
 	}
-	return unix.EpollCtl(l.epfd, op, int(s.fd), &e) == nil
+	err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &e)
+	if err == unix.EEXIST {
+		err = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_MOD, fd, &e)
+	}
+	return os.NewSyscallError("epoll_ctl", err)
 }
 
-// pipe returns who has the key. An event that was fetched before its Pipe ended may
-// find another one, which then tries in vain, and waits on.
-func (l *parkingLot) pipe(key int32) *Pipe {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.pipes[key]
-}
+// forget takes a socket out of the set.
+func (l *parkingLot) forget(fd int) { unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, fd, nil) }
 
 // attend lets directions go on.
 func (l *parkingLot) attend(set *os.File) {
@@ -125,8 +134,8 @@ func (l *parkingLot) attend(set *os.File) {
 		for {
 			n := epollReady(l.epfd, events)
 			for _, e := range events[:n] {
-				if p := l.pipe(e.Fd >> 1); p != nil {
-					p.ready(e.Fd&1 != 0, e.Events)
+				if o := l.occupant(e.Fd >> 1); o != nil {
+					o.ready(e.Fd&1 != 0, e.Events)
 				}
 			}
 			// The set itself is waited for by its changes as well: what comes

@@ -65,7 +65,8 @@ func (d *direction) wait(what int32) bool {
 	d.stream.dry, d.stream.burst = false, 0
 	if what == waitsForDst && !d.outEvents {
 		d.outEvents = true
-		d.pipe.lot.control(unix.EPOLL_CTL_MOD, d.pipe, d.dst, outEvents)
+		p := d.pipe
+		p.lot.watch(int(d.dst.fd), p.key, d.dst == &p.upstream, outEvents)
 	}
 	if d.state.CompareAndSwap(running, what) {
 		return true
@@ -193,7 +194,7 @@ func (p *Pipe) park() bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := nextLot()
+	l := lotOf(upstream)
 	if l == nil || p.reason != "" { // cut, and closed
 		return false
 	}
@@ -202,10 +203,10 @@ func (p *Pipe) park() bool {
 		d.stream.dry = true
 	}
 	p.client.fd, p.upstream.fd = descriptor(client), descriptor(upstream)
-	p.lot = l
-	if !l.enter(p) {
-		p.client.fd, p.upstream.fd = 0, 0
-		p.lot = nil
+	p.lot, p.key = l, l.occupy(p)
+	if !p.watched() {
+		l.vacate(p.key)
+		p.lot, p.client.fd, p.upstream.fd = nil, 0, 0
 		return false
 	}
 	if c, ok := p.client.Duplex.(*Conn); ok {
@@ -217,8 +218,33 @@ func (p *Pipe) park() bool {
 	return true
 }
 
+// watched puts both sockets into the set, or none.
+func (p *Pipe) watched() bool {
+	if p.lot.watch(int(p.client.fd), p.key, false, inEvents) != nil {
+		return false
+	}
+	if p.lot.watch(int(p.upstream.fd), p.key, true, inEvents) != nil {
+		p.lot.forget(int(p.client.fd))
+		return false
+	}
+	return true
+}
+
+// lotOf returns the lot that c is in already, or any.
+func lotOf(c TCP) *parkingLot {
+	if s, ok := c.(*Socket); ok && s.lot != nil {
+		return s.lot
+	}
+	return nextLot()
+}
+
 // descriptor returns c's, or -1. It is c's for as long as c is not closed.
-func descriptor(c *net.TCPConn) (fd int32) {
+func descriptor(c TCP) (fd int32) {
+	if s, ok := c.(*Socket); ok {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.fd
+	}
 	fd = -1
 	if raw, err := c.SyscallConn(); err == nil {
 		raw.Control(func(f uintptr) { fd = int32(f) })
