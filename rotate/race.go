@@ -155,7 +155,7 @@ func (r *race) failed(ctx context.Context, res result) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	if why != faultGone && r.request.pinned() {
+	if why != faultGone && why != faultDown && r.request.pinned() {
 		return true
 	}
 	return !r.family(res.dst).blame(route{res.src.ID(), res.dst}, why) || !r.start(ctx, res.dst)
