@@ -82,7 +82,7 @@ var (
 )
 
 // probeLimit is how long a server on this host, or near it, may take to answer.
-const probeLimit = 2 * time.Second
+const probeLimit = time.Second
 
 // waysBack judges whether what the servers of a listener answer to its clients comes
 // back to this host.
