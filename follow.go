@@ -116,6 +116,13 @@ func poolConfig(pc config.Pool) rotate.Config {
 		HashBy:   rotate.HashBy(pc.HashBy),
 		Spacing:  pc.Spacing,
 		Wait:     pc.Wait,
+		Cooldown: rotate.Cooldown{
+			After:  pc.Cooldown.After,
+			For:    pc.Cooldown.For,
+			Most:   pc.Cooldown.Most,
+			Keep:   pc.Cooldown.Keep,
+			Refuse: pc.Cooldown.WhenAllCool == "refuse",
+		},
 	}
 }
 

@@ -17,6 +17,7 @@ type Line struct {
 	Target   string         // what the client asked for, in canonical form
 	Address  netip.AddrPort // what was dialed for it
 	Source   string         // what it left by; "" when there was nothing
+	Cooling  bool           // Source was cooling, as all were
 	Attempts int
 	DNS      time.Duration // resolving
 	Connect  time.Duration // choosing a source and connecting
@@ -90,6 +91,9 @@ func (c *Client) write(l *Line) {
 			Int("records", h.Records).
 			Bool("ech", h.ECH).
 			Float64("hello_ms", ms(h.Decide))
+	}
+	if l.Cooling {
+		e = e.Bool("cooling", true)
 	}
 	if l.Err != nil {
 		e = e.Str(zerolog.ErrorFieldName, cut(l.Err.Error()))

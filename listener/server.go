@@ -9,7 +9,8 @@
 // The access line has the fields listener, mode (connect, socks5, http, tls or unwrap),
 // client, user, session, target (as asked for), address (as dialed), source,
 // attempts, dns_ms, connect_ms, up and down (bytes from and to the client), took (in
-// milliseconds), status, reason and, when there is one, error; of a client that a
+// milliseconds), status, reason and, when there is one, error; cooling, when the
+// source was, as all were; of a client that a
 // PROXY header named also peer, who sent it, and what it says of authority and
 // unique_id; of one that is routed by its first bytes also outcome, original (where
 // it was going), alpn, records, ech and hello_ms (until it was known where to). They

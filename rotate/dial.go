@@ -84,6 +84,7 @@ type Upstream struct {
 	Said     string         // what a proxy says that it leaves by; "" when it does not
 	Addr     netip.AddrPort // of those in the Request, the one that it is connected to
 	Attempts int            // connects that were tried, this one included
+	Cooling  bool           // Source is cooling, as all are
 	turn     *Turn
 }
 
@@ -113,9 +114,9 @@ func (e *Error) Unwrap() error { return e.Err }
 // replaced by the next of the pool. ctx bounds the whole.
 //
 // The error is an *Error. It wraps ErrNoSource when the pool has no source that
-// this host has and that is as r wants it, a *Busy, ErrExhausted, ErrResources, an
-// *exit.Refusal, an *exit.Error, or
-// what connect(2) said.
+// this host has and that is as r wants it, a *Busy, a *Cooling, ErrSessionGone,
+// ErrExhausted, ErrResources, an *exit.Refusal, an *exit.Error, or what connect(2)
+// said.
 func (d *Dialer) Dial(ctx context.Context, r Request) (*Upstream, error) {
 	race := race{dialer: d, request: r}
 	for _, a := range r.Addrs {
@@ -167,6 +168,17 @@ const (
 	faultUnreachable              // no way from this source, perhaps from none
 	faultResources                // nothing to do with the source: no socket could be made
 )
+
+// pointsAtSource reports whether a failure may be the source's: see Cooldown.
+func (f fault) pointsAtSource(err error) bool {
+	switch f {
+	case faultDown, faultRefused, faultSilent, faultUnreachable:
+		return true
+	case faultNone:
+		return isTimeout(err)
+	}
+	return false
+}
 
 func classify(err error) fault {
 	if why, ok := classifyExit(err); ok {

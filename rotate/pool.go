@@ -17,6 +17,7 @@
 //	index.go   who was there, when they are many
 //	wait.go    clients that wait until a source may be used again for their target
 //	session.go sessions, which keep to one source
+//	cooldown.go sources that fail are left alone for a while
 //	turn.go    a source that was taken
 //	dial.go    Dialer; race.go its attempts, connect.go one of them
 //	exit.go    an attempt that goes through another proxy
@@ -31,6 +32,7 @@ import (
 	"maps"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -74,6 +76,8 @@ type Config struct {
 	// Wait is how long a client waits when every source was used too recently for
 	// its target. Zero means not at all.
 	Wait time.Duration
+
+	Cooldown Cooldown
 }
 
 // Pool is a set of sources of both families. The zero Pool is empty and takes
@@ -90,6 +94,11 @@ type Pool struct {
 	pinned  sessions
 	waiting int // clients, for all targets
 	uses    uint64
+
+	health   map[place]*health // of sources that have failed, or are told to cool
+	troubled int               // how many there are, also of targets
+	ails     atomic.Bool       // that there are some; may be read by anyone
+	swept    instant           // when the old ones were looked for
 }
 
 // The families, as indexes.
@@ -113,6 +122,7 @@ func (p *Pool) Set(c Config, sources []Source) {
 	if p.epoch.IsZero() {
 		p.epoch = time.Now()
 		p.known = make(map[ID]*member)
+		p.health = make(map[place]*health)
 	}
 	p.config = c
 	p.round++
@@ -175,12 +185,14 @@ func (p *Pool) dismiss() {
 			m.live, m.left, m.slot = false, now, [2]int{-1, -1}
 		case m.open == 0 && now-m.left > remembered:
 			delete(p.known, id)
+			p.forget(p.health, place{m, 0})
 		}
 	}
 }
 
 // Next takes a source for r of dst's family, other than those that skip (may be
-// nil) says true of. Its error is ErrNoSource or a *Busy.
+// nil) says true of. Its error wraps ErrNoSource, or is a *Busy, a
+// *Cooling or ErrSessionGone.
 //
 // Each family takes its own turns: with one counter for both, clients that
 // alternate families would see half of the pool.
@@ -215,12 +227,18 @@ type Use struct {
 	Source
 	Open int    // connections
 	Uses uint64 // connections so far, also of those that came to nothing
+
+	// Cooling is for how long it is not used for any target; zero means that it is
+	// ready. Of a prefix it is zero, and Parts is how many of its parts are cooling.
+	Cooling time.Duration
+	Parts   int
 }
 
 // Sources lists the sources in the order of Set, IPv4 first.
 func (p *Pool) Sources() []Use {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	at := make(map[*member]int)
 	uses := make([]Use, 0, len(p.rings[ipv4].members)+len(p.rings[ipv6].members))
 	for f := range p.rings {
 		for _, m := range p.rings[f].members {
@@ -228,6 +246,18 @@ func (p *Pool) Sources() []Use {
 				continue // a proxy, which has been listed
 			}
 			uses = append(uses, Use{Source: m.Source, Open: m.open, Uses: m.uses})
+			at[m] = len(uses) - 1
+		}
+	}
+	now := p.now()
+	for place, h := range p.health {
+		i, ok := at[place.member]
+		switch {
+		case !ok || h.until <= now:
+		case place.member.Prefix.IsValid():
+			uses[i].Parts++
+		default:
+			uses[i].Cooling = h.until - now
 		}
 	}
 	return uses

@@ -148,6 +148,9 @@ func (r *race) attempt(ctx context.Context, src Source, dst netip.AddrPort) {
 func (r *race) failed(ctx context.Context, res result) bool {
 	why := classify(res.err)
 	r.note(res, why)
+	if why.pointsAtSource(res.err) {
+		r.family(res.dst).turnOf(res.src.ID()).failed(r.request.target(), why == faultDown)
+	}
 	if why == faultResources {
 		r.todo = nil
 		return false
@@ -219,17 +222,24 @@ func (f *family) blame(r route, why fault) bool {
 	return true
 }
 
+// turnOf returns the turn of src.
+func (f *family) turnOf(src ID) *Turn {
+	if f.turn != nil && f.turn.ID() == src {
+		return f.turn
+	}
+	// It is one that a concurrent attempt gave up meanwhile.
+	i := slices.IndexFunc(f.spent, func(t *Turn) bool { return t.ID() == src })
+	return f.spent[i]
+}
+
 // take returns the turn of src, which is then no longer f's.
 func (f *family) take(src ID) *Turn {
-	turn := f.turn
-	if turn != nil && turn.ID() == src {
+	turn := f.turnOf(src)
+	if turn == f.turn {
 		f.turn = nil
-		return turn
+	} else {
+		f.spent = slices.DeleteFunc(f.spent, func(t *Turn) bool { return t == turn })
 	}
-	// The winner left by a source that a concurrent attempt gave up meanwhile.
-	i := slices.IndexFunc(f.spent, func(t *Turn) bool { return t.ID() == src })
-	turn = f.spent[i]
-	f.spent = slices.Delete(f.spent, i, i+1)
 	return turn
 }
 
@@ -256,11 +266,12 @@ func (f *family) end() {
 func (r *race) won(res result) *Upstream {
 	turn := r.family(res.dst).take(res.src.ID())
 	turn.connected()
+	turn.worked(r.request.target())
 	r.families[ipv4].giveBack()
 	r.families[ipv6].giveBack()
 	return &Upstream{
 		TCPConn: res.leg.TCPConn, Stream: res.leg.stream, Early: res.leg.early, Source: res.src, Said: res.leg.said,
-		Addr: res.dst, Attempts: r.attempts, turn: turn,
+		Addr: res.dst, Attempts: r.attempts, Cooling: turn.Cooling, turn: turn,
 	}
 }
 

@@ -11,10 +11,14 @@ type search struct {
 	request *Request
 	skip    func(ID) bool // may be nil
 	queued  bool          // the client has waited for its turn
+	anyway  bool          // sources that are cooling may be used
+	cooling bool          // there was one that would have been used, were it not cooling
 
 	ring    *ring
 	view    *view
 	site    *site    // nil when nothing depends on the target
+	own     bool     // the turns are those of site
+	ails    bool     // there are sources that may be cooling
 	session *session // nil when there is none
 	pin     *pin     // the source that it must be; nil: any
 	now     instant
@@ -44,21 +48,42 @@ func (s *search) take(f int) (*Turn, error) {
 	if busy := s.busy(); busy != nil {
 		return nil, busy
 	}
+	if s.cooling {
+		return s.takeCooling()
+	}
 	return nil, ErrNoSource
+}
+
+// takeCooling is for when all that could be used are cooling.
+func (s *search) takeCooling() (*Turn, error) {
+	m := s.leastBad()
+	switch {
+	case m == nil:
+		return nil, ErrNoSource
+	case s.pool.config.Cooldown.Refuse:
+		return nil, &Cooling{After: s.cools(s.place(m))}
+	}
+	t := s.hold(m, nil)
+	t.Cooling = true
+	return t, nil
 }
 
 // prepare looks up what a decision for family f depends on.
 func (s *search) prepare(f int) {
 	s.ring = &s.pool.rings[f]
 	s.view = s.ring.view(s.request.Wants)
-	c := &s.pool.config
-	if c.Spacing > 0 || s.ring.strategy == PerTarget || s.request.Session.ID != "" {
+	s.ails = s.pool.troubled > 0
+	s.own = s.pool.config.Spacing > 0 || s.ring.strategy == PerTarget
+	if s.own || s.ails || s.request.Session.ID != "" {
 		s.now = s.pool.now()
 	}
 	s.session = s.pool.pinned.of(s.request, s.now)
-	if c.Spacing > 0 || s.ring.strategy == PerTarget {
-		s.site = s.pool.sites.of(s.request.target())
+	switch {
+	case s.own:
+		s.site = s.pool.site(s.request.target())
 		s.site.refresh(s.pool, s.now)
+	case s.ails:
+		s.site = s.pool.sites.byTarget[s.request.target()]
 	}
 }
 
@@ -73,7 +98,7 @@ func (s *search) choose() (*member, *cursor) {
 		return s.byHash(), nil
 	}
 	c := &s.view.cursor
-	if s.site != nil {
+	if s.own {
 		c = s.site.cursor(s.view, s.ring.family)
 	}
 	return s.inTurn(c), c
@@ -100,7 +125,8 @@ func (s *search) hold(m *member, c *cursor) *Turn {
 	if s.session != nil {
 		s.session.pins[s.ring.family] = pin{m, part, t.Addr}
 	}
-	if s.site != nil && s.pool.config.Spacing > 0 {
+	t.part = part
+	if s.pool.config.Spacing > 0 {
 		t.site = s.site
 		t.use = s.site.note(s.pool, m, part, s.now)
 	}
@@ -112,7 +138,20 @@ func (s *search) may(m *member) bool {
 	if m.Prefix.IsValid() {
 		return s.mayPart(m)
 	}
-	return (s.skip == nil || !s.skip(m.id)) && (s.site == nil || !s.site.recently(m, 0))
+	return (s.skip == nil || !s.skip(m.id)) && s.free(m, 0)
+}
+
+// free reports whether nothing keeps a source from being used that will pass: it was
+// used too recently, or is cooling.
+func (s *search) free(m *member, part uint64) bool {
+	if s.site != nil && s.site.recently(m, part) {
+		return false
+	}
+	if s.ails && !s.anyway && s.cools(place{m, part}) > 0 {
+		s.cooling = true
+		return false
+	}
+	return true
 }
 
 // maxParts is how many parts of a prefix are looked at for one that may be used.
@@ -123,8 +162,8 @@ func (s *search) mayPart(m *member) bool {
 	for range min(maxParts, m.span.parts()) {
 		part := m.span.part(s.part)
 		if m.span.usable(part) &&
-			(s.site == nil || !s.site.recently(m, part)) &&
-			(s.skip == nil || !s.skip(m.partID(part))) {
+			(s.skip == nil || !s.skip(m.partID(part))) &&
+			s.free(m, part) {
 			return true
 		}
 		s.part++
@@ -145,7 +184,7 @@ func (s *search) nextPart(m *member) uint64 {
 		return s.pool.hashOf(s.request)
 	case s.ring.strategy == Random:
 		return rand.Uint64()
-	case s.site != nil:
+	case s.own:
 		if n, ok := s.site.parts[m]; ok {
 			return n
 		}
@@ -155,7 +194,7 @@ func (s *search) nextPart(m *member) uint64 {
 
 func (s *search) turnTo(m *member, part uint64) {
 	m.part++
-	if s.site != nil && s.ring.strategy != Hash {
+	if s.own && s.ring.strategy != Hash {
 		s.site.turnTo(m, part)
 	}
 }

@@ -123,20 +123,28 @@ func (s *search) pinned(f int) (t *Turn, done bool, err error) {
 		}
 		return nil, false, nil
 	}
-	switch m := s.pin.member; {
-	case !s.usable(m):
-		if s.session == nil || s.request.Source.IsValid() {
-			return nil, true, ErrNoSource
-		}
-		if s.request.Session.Refuse {
-			return nil, true, ErrSessionGone
-		}
+	m := s.pin.member
+	cools := time.Duration(0)
+	if s.ails {
+		cools = s.cools(place{m, s.pin.part})
+	}
+	named := s.request.Source.IsValid()
+	switch {
+	case !s.usable(m) && named:
+		return nil, true, ErrNoSource
+	case s.request.Session.Refuse && !s.usable(m):
+		return nil, true, ErrSessionGone
+	case s.request.Session.Refuse && cools > 0 && !named:
+		return nil, true, &Cooling{After: cools}
+	case !s.usable(m), cools > 0 && !named:
 		s.pin = nil
 		return nil, false, nil
 	case s.site != nil && s.site.recently(m, s.pin.part):
 		return nil, true, s.busy()
 	default:
-		return s.hold(m, nil), true, nil
+		t = s.hold(m, nil)
+		t.Cooling = cools > 0
+		return t, true, nil
 	}
 }
 

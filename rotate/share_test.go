@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -17,34 +18,38 @@ func TestShares(t *testing.T) {
 	if raceDetector {
 		t.Skip("a million decisions take long with the race detector, and it is no race that this looks for")
 	}
-	weights := map[string]int{"10.0.0.1": 2, "10.0.0.2": 1, "10.0.0.3": 4, "10.0.0.4": 1}
-	sum := 8
+	all := "10.0.0.1*2 10.0.0.2*1 10.0.0.3*4 10.0.0.4*1"
 	for _, tt := range []struct {
 		name    string
+		sources string
 		config  Config
 		n       int
 		request func(i int) Request
 		keep    int // connections that stay open
 	}{
-		{"round-robin", Config{}, 1e6, func(int) Request { return Request{} }, 0},
-		// Four million: a deviation of one percent is then eight times that which chance has.
-		{"random", Config{Strategy: Random}, 4e6, func(int) Request { return Request{} }, 0},
-		{"least-used", Config{Strategy: LeastUsed}, 1e6, func(int) Request { return Request{} }, 800},
-		{"per-target, a thousand targets", Config{Strategy: PerTarget}, 1e6, func(i int) Request {
+		{"round-robin", all, Config{}, 1e6, func(int) Request { return Request{} }, 0},
+		// Of two sources: one percent is seven times the deviation that chance has.
+		{"random", "10.0.0.1*2 10.0.0.2*1", Config{Strategy: Random}, 1e6, func(int) Request { return Request{} }, 0},
+		{"least-used", all, Config{Strategy: LeastUsed}, 1e6, func(int) Request { return Request{} }, 800},
+		{"per-target, a thousand targets", all, Config{Strategy: PerTarget}, 1e6, func(i int) Request {
 			return Request{Target: fmt.Sprint(i % 1000)}
 		}, 0},
-		{"per-target, each target once", Config{Strategy: PerTarget}, 1e6, func(i int) Request {
+		{"per-target, each target once", all, Config{Strategy: PerTarget}, 3e5, func(i int) Request {
 			return Request{Target: fmt.Sprint(i)}
 		}, 0},
-		{"spacing", Config{Strategy: PerTarget, Spacing: time.Nanosecond}, 1e6, func(i int) Request {
+		{"spacing", all, Config{Strategy: PerTarget, Spacing: time.Nanosecond}, 2e5, func(i int) Request {
 			return Request{Target: fmt.Sprint(i % 1000)}
 		}, 0},
-		{"hash", Config{Strategy: Hash, HashBy: ByClient}, 1e6, func(i int) Request {
+		{"hash", all, Config{Strategy: Hash, HashBy: ByClient}, 1e6, func(i int) Request {
 			return Request{Client: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}
 		}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := poolOf(tt.config, "10.0.0.1*2", "10.0.0.2*1", "10.0.0.3*4", "10.0.0.4*1")
+			p := poolOf(tt.config, strings.Fields(tt.sources)...)
+			sum := 0
+			for _, use := range p.Sources() {
+				sum += use.Weight
+			}
 			count := map[string]int{}
 			var held []*Turn
 			for i := range tt.n {
@@ -60,8 +65,8 @@ func TestShares(t *testing.T) {
 					held = held[1:]
 				}
 			}
-			for a, w := range weights {
-				want := tt.n * w / sum
+			for _, use := range p.Sources() {
+				a, want := use.Addr.String(), tt.n*use.Weight/sum
 				if got := count[a]; got < want*99/100 || got > want*101/100 {
 					t.Errorf("%s: got %d of %d, want %d", a, got, tt.n, want)
 				}

@@ -20,6 +20,8 @@ type site struct {
 	first uint64 // the number of uses[0]
 	index *index // of uses, when they are many
 	line  *line  // who waits for a source; nil when nobody does
+
+	health map[place]*health // of the sources that failed here alone, or are told to cool
 }
 
 // use is that a source was used. One that was undone has no member.
@@ -50,11 +52,12 @@ type sites struct {
 	uses           int                // of all, about
 }
 
-// of returns the site of a target, and makes it the newest.
-func (l *sites) of(target string) *site {
+// site returns the site of a target, and makes it the newest.
+func (p *Pool) site(target string) *site {
+	l := &p.sites
 	s := l.byTarget[target]
 	if s == nil {
-		l.trim()
+		l.trim(p)
 		// The text may be a part of a whole head.
 		s = &site{target: strings.Clone(target)}
 		if l.byTarget == nil {
@@ -91,13 +94,15 @@ func (l *sites) unlink(s *site) {
 }
 
 // trim makes room for one more.
-func (l *sites) trim() {
+func (l *sites) trim(p *Pool) {
 	for s := l.oldest; s != nil && (len(l.byTarget) >= maxSites || l.uses >= maxUses); {
 		next := s.newer
 		if s.line == nil {
 			l.unlink(s)
 			delete(l.byTarget, s.target)
 			l.uses -= len(s.uses)
+			p.troubled -= len(s.health)
+			p.ails.Store(p.troubled > 0)
 		}
 		s = next
 	}

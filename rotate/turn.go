@@ -4,12 +4,15 @@ package rotate
 // be called at its end; further calls do nothing. A Turn belongs to one goroutine.
 type Turn struct {
 	Source
+	Cooling bool // it is cooling, and so is every other one
+
 	pool   *Pool
 	member *member
 	view   *view
 	cursor *cursor // the turns that it was one of; nil when it came about in another way
 	site   *site   // where the use is noted; nil when it is not
 	use    uint64  // its number there
+	part   uint64
 }
 
 // Done says that the connection has ended.

@@ -310,7 +310,8 @@ func (s *search) holdsUp(u use) bool {
 	if s.pin != nil && (m != s.pin.member || u.part != s.pin.part) {
 		return false
 	}
-	return m != nil && m.slot[s.ring.family] >= 0 && s.inView(m) && (s.skip == nil || !s.skip(m.id))
+	return m != nil && m.slot[s.ring.family] >= 0 && s.inView(m) && (s.skip == nil || !s.skip(m.id)) &&
+		(!s.ails || s.cools(place{m, u.part}) == 0)
 }
 
 // ahead is how many are served before a client that comes now.

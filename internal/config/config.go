@@ -66,6 +66,7 @@ type Pool struct {
 	HashBy   string        // client, user, session or target; default session
 	Spacing  time.Duration // a source is used for one target no more often than that; default zero, which means no limit
 	Wait     time.Duration // how long a client waits when Spacing leaves it no source; default zero
+	Cooldown Cooldown
 	Refresh  time.Duration // how often the host's addresses are read, beside the kernel's news of them; default 30m
 }
 

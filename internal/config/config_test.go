@@ -45,6 +45,7 @@ pools:
     hash_by: user                         # client | user | session | target
     spacing: 1s
     wait: 2s
+    cooldown: {after: 5, for: 10s, most: 1h, keep: 75%, when_all_cool: refuse}
     refresh: 30m
   other:
     sources: [{address: 203.0.113.6}]
@@ -148,12 +149,14 @@ func TestParseSample(t *testing.T) {
 			HashBy:   "user",
 			Spacing:  time.Second,
 			Wait:     2 * time.Second,
+			Cooldown: Cooldown{After: 5, For: 10 * time.Second, Most: time.Hour, Keep: 75, WhenAllCool: "refuse"},
 			Refresh:  30 * time.Minute,
 		}, {
 			Name:     "other",
 			Sources:  []Source{{Address: netip.MustParseAddr("203.0.113.6"), Weight: 1}},
 			Strategy: "round-robin",
 			HashBy:   "session",
+			Cooldown: defaultCooldown(),
 			Refresh:  30 * time.Minute,
 		}},
 		Listeners: []Listener{{
@@ -231,7 +234,7 @@ func TestParseDefaults(t *testing.T) {
 		Log:      Log{"info", "json"},
 		Limits:   wantLimits(),
 		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
-		Pools:    []Pool{{Name: "default", Strategy: "round-robin", HashBy: "session", Refresh: 30 * time.Minute}},
+		Pools:    []Pool{{Name: "default", Strategy: "round-robin", HashBy: "session", Cooldown: defaultCooldown(), Refresh: 30 * time.Minute}},
 		Listeners: []Listener{{
 			Name:         "127.0.0.1:8080",
 			Listen:       []string{"127.0.0.1:8080"},
@@ -271,11 +274,11 @@ pools:
 		Timeout: time.Second, Prefer: "ipv6",
 	})
 	equal(t, c.Pools, []Pool{
-		{Name: "two", Strategy: "least-used", HashBy: "session", Refresh: time.Second, Sources: []Source{
+		{Name: "two", Strategy: "least-used", HashBy: "session", Cooldown: defaultCooldown(), Refresh: time.Second, Sources: []Source{
 			{MAC: net.HardwareAddr{0x5e, 0x88, 0x52, 0xb0, 0xf7, 0x5b}, Weight: 1000},
 			{Address: netip.MustParseAddr("192.0.2.7"), Weight: 1},
 		}},
-		{Name: "1", Strategy: "random", HashBy: "session", Refresh: 30 * time.Minute},
+		{Name: "1", Strategy: "random", HashBy: "session", Cooldown: defaultCooldown(), Refresh: 30 * time.Minute},
 	})
 	a, b := c.Listeners[0], c.Listeners[1]
 	equal(t, a.Listen, []string{":8080", "[::1]:0", "0.0.0.0:0", "127.0.0.1:81", "[fe80::1%eth0]:82"})

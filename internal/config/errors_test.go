@@ -215,10 +215,14 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:43: pools.main.hash_by: \"cookie\": use client, user, session or target\n" +
 			"f.yaml:1:60: pools.main.spacing: \"1\": no unit (write 1s)"},
 	{"waiting for nothing", "pools: {main: {wait: 1s}}" + l, "f.yaml:1:22: pools.main.wait: waits for nothing (add spacing, such as  spacing: 1s)"},
-	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}]\n    cooldown: {}" + l,
+	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}]" + l,
 		"f.yaml:3:24: pools.main.sources[0].prefix: not there yet\n" +
-			"f.yaml:3:49: pools.main.sources[0].spread: not there yet\n" +
-			"f.yaml:4:15: pools.main.cooldown: not there yet"},
+			"f.yaml:3:49: pools.main.sources[0].spread: not there yet"},
+	{"a cooldown", "pools: {main: {cooldown: {after: -1, for: 1m, most: 30s, keep: 50, when_all_cool: stop}}}" + l,
+		"f.yaml:1:34: pools.main.cooldown.after: \"-1\": want a whole number, 0 to 1000\n" +
+			"f.yaml:1:53: pools.main.cooldown.most: less than for, 1m0s\n" +
+			"f.yaml:1:64: pools.main.cooldown.keep: \"50\": want a share, 0% to 100%\n" +
+			"f.yaml:1:83: pools.main.cooldown.when_all_cool: \"stop\": use use or refuse"},
 	{"names to verify", "listeners: [{listen: '127.0.0.1:443', verify_name: warn}]", "f.yaml:1:52: listeners[0].verify_name: \"warn\": use off, log or deny"},
 }
 

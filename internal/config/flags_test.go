@@ -41,7 +41,7 @@ func TestBuildDefaults(t *testing.T) {
 		Log:      Log{"info", "json"},
 		Limits:   wantLimits(),
 		Resolver: Resolver{Timeout: 5 * time.Second, Cache: 5 * time.Second, Prefer: "any"},
-		Pools:    []Pool{{Name: "default", Strategy: "round-robin", HashBy: "session", Refresh: 30 * time.Minute}},
+		Pools:    []Pool{{Name: "default", Strategy: "round-robin", HashBy: "session", Cooldown: defaultCooldown(), Refresh: 30 * time.Minute}},
 		Listeners: []Listener{{
 			Name:         "egress",
 			Listen:       []string{"127.0.0.1:8080"},
@@ -57,7 +57,7 @@ func TestBuild(t *testing.T) {
 		" -strategy random -users f -clients 10.0.0.0/8,192.0.2.1 -allow 127.0.0.0/8,*.example.com -deny a.example.com"+
 		" -ports 443,8443,8000-8999 -cert c.pem -key k.pem -mark 0x10 -log-level debug -log-format console")
 	equal(t, c.Log, Log{"debug", "console"})
-	equal(t, c.Pools, []Pool{{Name: "main", Strategy: "random", HashBy: "session", Refresh: 30 * time.Minute, Sources: []Source{
+	equal(t, c.Pools, []Pool{{Name: "main", Strategy: "random", HashBy: "session", Cooldown: defaultCooldown(), Refresh: 30 * time.Minute, Sources: []Source{
 		{Interface: "eth0", Weight: 1},
 		{MAC: net.HardwareAddr{0x5e, 0x88, 0x52, 0xb0, 0xf7, 0x5b}, Weight: 1},
 		{Address: netip.MustParseAddr("192.0.2.1"), Weight: 1},

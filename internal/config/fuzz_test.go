@@ -23,6 +23,7 @@ var keys = map[string]any{
 	"pools": map[string]any{"*": map[string]any{
 		"sources":  map[string]any{"interface": nil, "mac": nil, "address": nil, "upstream": nil, "upstream_srv": nil, "ca": nil, "send_proxy": nil, "resolve": nil, "forward_session": nil, "weight": nil, "labels": map[string]any{"*": nil}},
 		"strategy": nil, "hash_by": nil, "spacing": nil, "wait": nil, "refresh": nil,
+		"cooldown": map[string]any{"after": nil, "for": nil, "most": nil, "keep": nil, "when_all_cool": nil},
 	}},
 	"listeners": map[string]any{
 		"name": nil, "listen": nil, "mode": nil, "pool": nil, "users": nil, "clients": nil, "accept_proxy": nil, "mark": nil, "transparent": nil, "verify_name": nil,

@@ -7,7 +7,34 @@ import (
 )
 
 func defaultPool(name string) Pool {
-	return Pool{Name: name, Strategy: "round-robin", HashBy: "session", Refresh: 30 * time.Minute}
+	return Pool{Name: name, Strategy: "round-robin", HashBy: "session", Refresh: 30 * time.Minute, Cooldown: defaultCooldown()}
+}
+
+// Cooldown is what becomes of sources that fail where others succeed.
+type Cooldown struct {
+	After       int           // failures in a row; default 3, zero means that none cools
+	For         time.Duration // the first time; default 30s
+	Most        time.Duration // the time doubles up to this; default 10m, never less than For
+	Keep        int           // percent of the sources that do not cool; default 50
+	WhenAllCool string        // when all cool: use or refuse; default use
+}
+
+func defaultCooldown() Cooldown {
+	return Cooldown{After: 3, For: 30 * time.Second, Most: 10 * time.Minute, Keep: 50, WhenAllCool: "use"}
+}
+
+func (c *Cooldown) read(n node) {
+	n.fields(
+		key("after", number(&c.After, 0, 1000)),
+		key("for", duration(&c.For, time.Millisecond)),
+		key("most", duration(&c.Most, time.Millisecond)),
+		key("keep", value(&c.Keep, parsePercent)),
+		key("when_all_cool", value(&c.WhenAllCool, parseAllCool)),
+	)
+	if c.Most < c.For && n.has("most") {
+		n.child("most").errorf("less than for, %v", c.For)
+	}
+	c.Most = max(c.Most, c.For)
 }
 
 func (c *Config) readPools(n node) {
@@ -30,7 +57,7 @@ func (p *Pool) read(n node) {
 		key("spacing", duration(&p.Spacing, 0)),
 		key("wait", duration(&p.Wait, 0)),
 		key("refresh", duration(&p.Refresh, time.Second)),
-		later("cooldown"),
+		key("cooldown", p.Cooldown.read),
 	)
 	if p.Wait > 0 && p.Spacing == 0 && !n.has("spacing") {
 		n.child("wait").errorf("waits for nothing (add spacing, such as  spacing: 1s)")

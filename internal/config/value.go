@@ -50,6 +50,7 @@ var (
 	parsePrefer   = choice([]string{"any", "ipv4", "ipv6"})
 	parseMode     = choice([]string{modeConnect, modeSNI, modeUnwrap})
 	parseStrategy = choice([]string{"round-robin", "random", "least-used", "per-target", "hash"})
+	parseAllCool  = choice([]string{"use", "refuse"})
 	parseHashBy   = choice([]string{"client", "user", "session", "target"})
 )
 
@@ -67,6 +68,16 @@ func parseNumber(least, most uint64) func(string) (int, error) {
 		}
 		return int(v), nil
 	}
+}
+
+// parsePercent reads a share of 0% to 100%.
+func parsePercent(s string) (int, error) {
+	digits, ok := strings.CutSuffix(s, "%")
+	v, err := parseNumber(0, 100)(digits)
+	if !ok || err != nil {
+		return 0, fmt.Errorf("%q: want a share, 0%% to 100%%", shorten(s))
+	}
+	return v, nil
 }
 
 // longest keeps a duration far from where adding it to a time would overflow.

@@ -100,6 +100,9 @@ func explain(err error) failure {
 	if busy, ok := errors.AsType[*rotate.Busy](err); ok {
 		return failure{429, tokenRequest, "every source was used too recently for this target", retryIn(busy.After), repFailure}
 	}
+	if cooling, ok := errors.AsType[*rotate.Cooling](err); ok {
+		return failure{503, tokenLimit, "every source is cooling", retryIn(cooling.After), repFailure}
+	}
 	if r, ok := errors.AsType[*exit.Refusal](err); ok {
 		return explainRefusal(err, r)
 	}

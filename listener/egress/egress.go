@@ -167,7 +167,7 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 	if err != nil {
 		return nil, err
 	}
-	l.Address, l.Source, l.Attempts = up.Addr, up.Source.String(), up.Attempts
+	l.Address, l.Source, l.Attempts, l.Cooling = up.Addr, up.Source.String(), up.Attempts, up.Cooling
 	return up, nil
 }
 
