@@ -143,7 +143,7 @@ func (r *report) listener(cfg *config.Config, l config.Listener) {
 			r.ok("listener %s: certificate %s", l.Name, l.TLS.Certificate)
 		}
 	}
-	if l.Unwrap != nil && l.Unwrap.Source != "own" {
+	if l.Unwrap != nil && l.Unwrap.Source != "own" || l.SNI != nil && l.SNI.Source == config.SourceClient {
 		r.leaveAsClient(cfg, l)
 	}
 	if l.Mark != 0 {

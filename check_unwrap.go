@@ -23,6 +23,9 @@ import (
 // waysBack is what the kernel is to do for a listener of mode unwrap, whose servers
 // answer to addresses that this host does not have.
 func waysBack(l config.Listener) (list []rules.Unwrap) {
+	if l.SNI != nil && l.SNI.Source == config.SourceClient {
+		return routerWaysBack(l)
+	}
 	if l.Unwrap == nil || l.Unwrap.Source == "own" {
 		return nil
 	}

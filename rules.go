@@ -5,11 +5,14 @@ package main
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 
 	"swivel/internal/config"
 	"swivel/internal/rules"
+	"swivel/internal/target"
 )
 
 // rulesCommand implements the command rules, with the flags that it alone has.
@@ -67,6 +70,27 @@ func kernelRules(cfg *config.Config) *rules.Set {
 		set.Captures = append(set.Captures, c)
 	}
 	return set
+}
+
+// routerWaysBack is waysBack for a listener of mode sni that connects from the
+// addresses of its clients: to anywhere, and to those backends that are on loopback.
+func routerWaysBack(l config.Listener) (list []rules.Unwrap) {
+	list = []rules.Unwrap{
+		{Name: l.Name, To: netip.MustParsePrefix("0.0.0.0/0")},
+		{Name: l.Name, To: netip.MustParsePrefix("::/0")},
+	}
+	ports := make(map[netip.Addr][]target.PortRange)
+	for _, r := range l.SNI.Routes {
+		for _, b := range r.To.Backends {
+			if port := (target.PortRange{From: b.Port, To: b.Port}); b.Addr.IsLoopback() && !slices.Contains(ports[b.Addr], port) {
+				ports[b.Addr] = append(ports[b.Addr], port)
+			}
+		}
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(ports), netip.Addr.Compare) {
+		list = append(list, rules.Unwrap{Name: l.Name, To: netip.PrefixFrom(a, a.BitLen()), Ports: ports[a]})
+	}
+	return list
 }
 
 // listensAt returns where a socket for an address of the configuration listens. For

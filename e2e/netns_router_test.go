@@ -382,17 +382,11 @@ func TestRouterSidecar(t *testing.T) {
 
 // Upstream sees the client's own address, and what it answers comes back.
 func TestRouterSourceClient(t *testing.T) {
-	for _, how := range []string{"redirect", "tproxy"} {
+	for _, how := range []string{"redirect", "redirect, iptables", "tproxy", "tproxy, iptables"} {
 		t.Run(how, func(t *testing.T) {
 			n := newRouted(t)
-			n.start("transparent: " + how + ", capture: [443], source: client")
-			n.router.Nft("table inet back {\nchain prerouting {\ntype filter hook prerouting priority -151\nsocket transparent 1 meta mark set 0x5357 accept\n}\n}\n")
-			if how == "redirect" { // for tproxy they are there
-				for _, family := range []string{"-4", "-6"} {
-					n.router.IP(family, "rule", "add", "fwmark", "0x5357", "lookup", "5357", "priority", "5357")
-					n.router.IP(family, "route", "replace", "local", "default", "dev", "lo", "table", "5357")
-				}
-			}
+			how, format, _ := strings.Cut(how, ", ")
+			n.start("transparent: "+how+", capture: [443], source: client", "-format", cmp.Or(format, "nft"))
 			for family, addr := range routedAddrs["a.test"] {
 				want := "a.test asked by " + []string{"10.7.0.2", "fd00:7::2"}[family]
 				if got := n.curl(n.client, "https", "a.test", addr); got != want {

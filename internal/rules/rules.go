@@ -144,16 +144,6 @@ func (s *Set) to(c Capture, v4 bool) (to netip.AddrPort, ok bool) {
 	return netip.AddrPort{}, false
 }
 
-// tproxy reports whether any listener is for TPROXY.
-func (s *Set) tproxy() bool {
-	for _, c := range s.Captures {
-		if c.TProxy {
-			return true
-		}
-	}
-	return false
-}
-
 // has reports whether any capture of s is for this family and way.
 func (s *Set) has(tproxy, v4 bool) bool {
 	for _, c := range s.Captures {
@@ -226,15 +216,16 @@ func (s *Set) comments(load, remove string) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s.\n#\n#   load, or load again:  swivel rules … | %s\n#   remove:               %s\n", what, load, remove)
-	if s.tproxy() {
-		b.WriteString("#\n# Also needed, so that what TPROXY takes stays on this host:\n#\n")
-		for _, line := range s.Routes() {
-			b.WriteString("#   " + line + "\n")
+	taken := s.Routes()
+	answers := slices.DeleteFunc(s.UnwrapRoutes(), func(line string) bool { return slices.Contains(taken, line) })
+	for _, need := range []struct {
+		what  string
+		lines []string
+	}{{"what TPROXY takes", taken}, {"what servers answer to clients", answers}} {
+		if len(need.lines) > 0 {
+			fmt.Fprintf(&b, "#\n# Also needed, so that %s stays on this host:\n#\n", need.what)
 		}
-	}
-	if lines := s.UnwrapRoutes(); len(lines) > 0 {
-		b.WriteString("#\n# Also needed, so that what servers answer to clients stays on this host:\n#\n")
-		for _, line := range lines {
+		for _, line := range need.lines {
 			b.WriteString("#   " + line + "\n")
 		}
 	}
