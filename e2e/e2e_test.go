@@ -13,6 +13,7 @@
 //	life_test.go       SIGTERM, drain, kill
 //	log_test.go        the access line, and a log that cannot be written
 //	limits_test.go     out of descriptors, over a cap, too slow
+//	routers_test.go    other routers by server name, and what they make of hellos
 //	netns_*_test.go    addresses that come and go; these need root
 //
 // Everything is on loopback or in network namespaces. A test that needs a program
@@ -53,6 +54,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // other users run it, too
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	*binary = filepath.Join(dir, "swivel")
 	if out, err := exec.Command("go", "build", "-o", *binary, "swivel").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
