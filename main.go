@@ -41,6 +41,12 @@ The same for others, with a password, through the addresses of one interface:
 
 	swivel -listen :8080 -users users.htpasswd -pool eth0
 
+A router, whose clients know nothing of it: TLS and plain HTTP by server name, here
+all of it to where it was going, which is a line in the log:
+
+	swivel rules -mode sni -listen :8443 -transparent redirect -capture 443,80 | nft -f -
+	swivel -mode sni -listen :8443 -transparent redirect -capture 443,80
+
 Everything else is in a file:
 
 	swivel -config swivel.yaml

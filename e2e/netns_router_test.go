@@ -217,7 +217,8 @@ func (n *routed) openssl(name, addr string) string {
 }
 
 // Three servers are reached by name, each with its own certificate, wherever the
-// client thinks it connects to: by REDIRECT and by TPROXY, over IPv4 and IPv6.
+// client thinks it connects to: by REDIRECT and by TPROXY, over IPv4 and IPv6. Where
+// no route says otherwise it is where the client was going, whatever the name: 3e/12.
 func TestRouterTransparent(t *testing.T) {
 	for _, how := range []string{"redirect", "redirect, iptables", "tproxy", "tproxy, iptables"} {
 		t.Run(how, func(t *testing.T) {

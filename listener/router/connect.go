@@ -25,33 +25,39 @@ func (u *upstream) close() {
 	u.done()
 }
 
-// connect connects to where the client is to go.
+// connect connects to where the client is to go, within Dial.
 func (s *session) connect(ctx context.Context, to *Target) (*upstream, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Dial)
-	defer cancel()
+	until := time.Now().Add(s.Dial)
 	name := string(s.head.name)
 	switch to.Kind {
 	case Original:
 		if err := s.Policy.Pass(s.original, name); err != nil {
 			return nil, err
 		}
-		return s.dial(ctx, to, name, []netip.AddrPort{s.original})
+		return s.dial(ctx, to, name, []netip.AddrPort{s.original}, until)
 	case Name:
-		t := target.Target{Name: name, Port: s.port()}
-		start := time.Now()
-		addrs, err := s.Policy.Resolve(ctx, t, s.Lookup)
-		s.c.Line.DNS = time.Since(start)
+		addrs, err := s.resolve(ctx, target.Target{Name: name, Port: s.wanted().Port()}, until)
 		if err != nil {
 			return nil, err
 		}
-		return s.dial(ctx, to, name, addrs)
+		return s.dial(ctx, to, name, addrs, until)
 	default:
-		return s.connectBackend(ctx, to)
+		return s.connectBackend(ctx, to, until)
 	}
 }
 
+// resolve finds the addresses of t that may be dialed.
+func (s *session) resolve(ctx context.Context, t target.Target, until time.Time) ([]netip.AddrPort, error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	start := time.Now()
+	addrs, err := s.Policy.Resolve(ctx, t, s.Lookup)
+	s.c.Line.DNS = time.Since(start)
+	return addrs, err
+}
+
 // dial connects to one of addrs, which host stands for, and notes how that went.
-func (s *session) dial(ctx context.Context, to *Target, host string, addrs []netip.AddrPort) (*upstream, error) {
+func (s *session) dial(ctx context.Context, to *Target, host string, addrs []netip.AddrPort, until time.Time) (*upstream, error) {
 	leave := to.Leave
 	if leave == nil {
 		leave = s.Leave
@@ -66,6 +72,8 @@ func (s *session) dial(ctx context.Context, to *Target, host string, addrs []net
 		Target: host,
 		Client: s.c.Addr.Addr(),
 		Exit:   exit.Request{Client: s.c.Addr, Local: s.local()},
+
+		Timeout: max(until.Sub(start), time.Nanosecond),
 	})
 	l.Connect += time.Since(start)
 	if derr, ok := errors.AsType[*rotate.Error](err); ok {
@@ -83,30 +91,27 @@ func (s *session) dial(ctx context.Context, to *Target, host string, addrs []net
 
 // connectBackend connects to the first backend of to that answers. Each has its
 // share of the time that is left, so that one which is silent does not use up all.
-func (s *session) connectBackend(ctx context.Context, to *Target) (up *upstream, err error) {
+func (s *session) connectBackend(ctx context.Context, to *Target, until time.Time) (up *upstream, err error) {
 	order := to.Backends.order(s.c.Addr.Addr())
 	for i, b := range order {
-		if up, err = s.try(ctx, to, b, len(order)-i); err == nil || ctx.Err() != nil {
+		left := time.Until(until)
+		if i > 0 && (left <= 0 || ctx.Err() != nil) {
+			break
+		}
+		share := left / time.Duration(len(order)-i)
+		if up, err = s.try(ctx, to, b, time.Now().Add(share)); err == nil {
 			break
 		}
 	}
 	return up, err
 }
 
-// try connects to b, which is the first of so many that are left.
-func (s *session) try(ctx context.Context, to *Target, b *backend, left int) (*upstream, error) {
-	deadline, _ := ctx.Deadline()
-	mine, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
-	defer cancel()
+func (s *session) try(ctx context.Context, to *Target, b *backend, until time.Time) (*upstream, error) {
 	b.enter()
-	start := time.Now()
-	addrs, err := b.addrs(mine, s.Lookup, s.loops)
-	if b.target.Name != "" {
-		s.c.Line.DNS += time.Since(start)
-	}
+	addrs, err := s.backendAddrs(ctx, b, until)
 	var up *upstream
 	if err == nil {
-		up, err = s.dial(mine, to, b.target.Host(), addrs)
+		up, err = s.dial(ctx, to, b.target.Host(), addrs, until)
 	}
 	if err != nil {
 		b.leave()
@@ -122,6 +127,19 @@ func (s *session) try(ctx context.Context, to *Target, b *backend, left int) (*u
 		ended()
 	}
 	return up, nil
+}
+
+// backendAddrs returns the addresses of b, except for those that lead back here.
+func (s *session) backendAddrs(ctx context.Context, b *backend, until time.Time) ([]netip.AddrPort, error) {
+	if b.target.Name == "" {
+		return b.addrs(ctx, s.Lookup, s.loops)
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	start := time.Now()
+	addrs, err := b.addrs(ctx, s.Lookup, s.loops)
+	s.c.Line.DNS += time.Since(start)
+	return addrs, err
 }
 
 // loops reports whether a connection to ap would come back to one of our listening

@@ -5,10 +5,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"swivel/internal/proxyproto"
 	"swivel/internal/target"
 	"swivel/listener/router"
 	"swivel/rotate"
@@ -52,8 +54,8 @@ func TestSilentBackend(t *testing.T) {
 		leave := r.Leave
 		r.Leave = func(ctx context.Context, req rotate.Request) (*rotate.Upstream, error) {
 			if req.Addrs[0].Port() == 1 {
-				<-ctx.Done()
-				return nil, &rotate.Error{Addr: req.Addrs[0], Attempts: 1, Err: ctx.Err()}
+				<-time.After(req.Timeout)
+				return nil, &rotate.Error{Addr: req.Addrs[0], Attempts: 1, Err: os.ErrDeadlineExceeded}
 			}
 			return leave(ctx, req)
 		}
@@ -168,4 +170,18 @@ func TestBackendByName(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	r.line(t, map[string]any{"address": addr.String()})
+}
+
+// A load balancer in front says with a PROXY header which port the client wanted.
+func TestClaimedPort(t *testing.T) {
+	r := newRig(t, func(r *rig) {
+		r.service.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+		r.service.Head = patience
+		r.routes = []router.Route{kind(router.Name, "*")}
+	})
+	c := r.dial(t)
+	header := proxyproto.Header{Src: netip.MustParseAddrPort("192.0.2.7:5000"), Dst: netip.MustParseAddrPort("192.0.2.1:443")}
+	c.Write(append(proxyproto.AppendV2(nil, header), hello(t, "a.example.com")...))
+	last(c)
+	r.line(t, map[string]any{"target": "a.example.com:443", "client": "192.0.2.7:5000"})
 }

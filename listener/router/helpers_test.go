@@ -77,7 +77,7 @@ func newRig(t testing.TB, change func(*rig)) *rig {
 	if r.Routes, err = router.NewTable(r.routes); err != nil {
 		t.Fatal(err)
 	}
-	r.service = listener.Service{Name: "web", Door: r.Door, Clients: r.service.Clients}
+	r.service.Name, r.service.Door = "web", r.Door
 	r.serve(t)
 	return r
 }

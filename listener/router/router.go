@@ -131,7 +131,7 @@ func (s *session) note() {
 	l := &s.c.Line
 	l.Mode = s.head.kind.String()
 	if len(s.head.name) > 0 {
-		l.Target = target.Target{Name: string(s.head.name), Port: s.port()}.String()
+		l.Target = target.Target{Name: string(s.head.name), Port: s.wanted().Port()}.String()
 	}
 	for p := range s.head.alpn.All() {
 		l.Hello.ALPN = append(l.Hello.ALPN, string(p))
@@ -139,21 +139,20 @@ func (s *session) note() {
 	l.Hello.Records, l.Hello.ECH = s.head.records, s.head.ech
 }
 
-// port is the one that the client wanted.
-func (s *session) port() uint16 {
-	if s.original.IsValid() {
-		return s.original.Port()
+// wanted is where the client meant to connect to, as far as is known.
+func (s *session) wanted() netip.AddrPort {
+	switch claim := s.c.Claim; {
+	case s.original.IsValid():
+		return s.original
+	case claim != nil && claim.Dst.IsValid():
+		return claim.Dst
 	}
-	return s.local().Port()
+	return s.local()
 }
 
 // introduce tells upstream who the client is, in front of the client's bytes.
 func (s *session) introduce(up *upstream, v SendProxy) error {
-	dst := s.original
-	if !dst.IsValid() {
-		dst = s.local()
-	}
-	h := proxyproto.Header{Src: s.c.Addr, Dst: dst}
+	h := proxyproto.Header{Src: s.c.Addr, Dst: s.wanted()}
 	var b []byte
 	switch v {
 	case V1:
