@@ -48,10 +48,20 @@ func bound(up *rotate.Upstream) netip.AddrPort {
 // what r was found in.
 func explainRefusal(err error, r *exit.Refusal) failure {
 	f := failure{r.Status, r.Token, "exit " + r.Proxy.Addr(), "", repFailure}
+	switch r.Status {
+	case 403, 502, 503, 504:
+	case 429:
+		f.field = retryAfter
+	case 500: // which some answer when the destination refuses
+		f.status, f.token = 502, tokenUnavailable
+	default:
+		return failure{503, tokenConfiguration, r.Error(), "", repFailure}
+	}
 	if derr, ok := errors.AsType[*rotate.Error](err); ok && r.Blame() == exit.Destination {
 		f.detail = derr.Addr.String()
 	}
-	switch r.Token {
+	f.token = cmp.Or(f.token, defaultTokens[r.Status])
+	switch f.token {
 	case "connection_refused":
 		f.rep = repRefused
 	case tokenUnroutable:
@@ -62,16 +72,6 @@ func explainRefusal(err error, r *exit.Refusal) failure {
 		f.rep = repHost
 	case tokenDenied, "destination_ip_prohibited", "proxy_loop_detected":
 		f.rep = repNotAllowed
-	}
-	switch r.Status {
-	case 403, 502, 503, 504:
-	case 429:
-		f.field = retryAfter
-	default:
-		return failure{503, tokenConfiguration, r.Error(), "", repFailure}
-	}
-	if f.token == "" {
-		f.token = defaultTokens[r.Status]
 	}
 	return f
 }
