@@ -42,6 +42,7 @@ var imports = map[string][]string{
 	"internal/rules":  {"internal/target"},
 	"internal/exit":   {"internal/proxyproto"},
 	"internal/config": {"internal/target"},
+	"bench":           {"internal/proxyproto"},
 }
 
 // testRig is what only tests may import.

@@ -68,6 +68,7 @@ func allRelays(swivel, self string) []*relay {
 		{name: "swivel", kind: ours, file: swivel, door: connect, env: one, args: swivelArgs},
 		{name: "swivel-free", kind: ours, file: swivel, door: connect, works: cpuWorks, args: swivelArgs},
 		{name: "swivel-socks5", kind: ours, file: swivel, door: socks5, env: one, works: []string{"connect"}, args: swivelArgs},
+		unwrapRelay(swivel),
 		{name: "haproxy", kind: peer, file: "haproxy", door: direct, args: haproxyArgs,
 			config: haproxyConfig(1, "", "option splice-auto")},
 		{name: "haproxy-splice", kind: peer, file: "haproxy", door: direct, args: haproxyArgs,

@@ -508,3 +508,66 @@ func TestUnwrapDescriptorsExhausted(t *testing.T) {
 		t.Errorf("saw %s", saw)
 	}
 }
+
+// What go-mmproxy did not survive or got wrong, by name. Each is of one connection;
+// between them another client is served.
+func TestUnwrapGoMmproxyFailures(t *testing.T) {
+	n := newBalanced(t)
+	n.wayBack()
+	n.serve(n.host, server4)
+	n.s = startIn(t, n.host, "-config", config(t, `
+limits: {head: 1500ms}
+listeners: [{name: unwrap, listen: ":2222", mode: unwrap, from: [10.5.0.1], to: 127.0.0.1:7777}]
+`))
+	const signature = "\r\n\r\n\x00\r\nQUIT\n"
+	for i, tt := range []struct{ name, bytes, reason string }{
+		{"the 16-byte v2 header", signature + "\x21\x11\x00\x00", "bad-header"},
+		{"the 28-byte TCP6 header", signature + "\x21\x21\x00\x0c0123456789ab", "bad-header"},
+		{"v1 port 99999", "PROXY TCP4 198.51.100.7 198.51.100.1 99999 25\r\n", "bad-header"},
+		{"a silent client", "", "no-header"},
+		{"a header that is never whole", "PROXY TCP4 198.51", "no-header"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := n.in(t)
+			c := n.dial(unwrapAddr4)
+			io.WriteString(c, tt.bytes)
+			if got, _ := io.ReadAll(c); len(got) > 0 {
+				t.Errorf("answered %q", got)
+			}
+			if l := n.s.linesAfter(0, 2*i+1, closed)[2*i]; l.text("reason") != tt.reason {
+				t.Errorf("got %v", l)
+			}
+			c2, saw := n.visit(unwrapAddr4, v1(claimed4, public4))
+			if saw != claimed4 {
+				t.Errorf("then the server saw %s", saw)
+			}
+			c2.Close()
+			n.line(2*i + 2)
+		})
+	}
+	t.Run("a header in two segments", func(t *testing.T) {
+		n := n.in(t)
+		c := n.dial(unwrapAddr4)
+		io.WriteString(c, "PROXY TCP4 198.51.100.7 198.5")
+		c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		c.Read(make([]byte, 1)) // by now that is on its way alone
+		c.SetReadDeadline(time.Now().Add(patience))
+		io.WriteString(c, "1.100.1 5001 25\r\n")
+		if line, err := bufio.NewReader(c).ReadString('\n'); strings.TrimSpace(line) != claimed4 {
+			t.Errorf("saw %q, %v", line, err)
+		}
+	})
+	t.Run("an empty list of who may connect", func(t *testing.T) {
+		r := finish(t, command(t, "-config", config(t, "listeners: [{listen: ':2222', mode: unwrap, from: [], to: '127.0.0.1:7777'}]")))
+		if r.status != 1 || !strings.Contains(r.stderr, "nobody could send a PROXY header") {
+			t.Errorf("got %d, %q", r.status, r.stderr)
+		}
+	})
+}
+
+// in returns n for a subtest.
+func (n *balanced) in(t *testing.T) *balanced {
+	sub := *n
+	sub.t = t
+	return &sub
+}
