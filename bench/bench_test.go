@@ -71,6 +71,31 @@ func TestWorks(t *testing.T) {
 	}
 }
 
+func TestRouterConfigs(t *testing.T) {
+	if n := len(paddedHello()); n < helloSize || n > helloSize+100 {
+		t.Errorf("a hello of %d bytes, want %d", n, helloSize)
+	}
+	o, err := parse([]string{"-sni", "-quick", "-work", "connect,idle"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.scale = tiny
+	r, err := run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range r.notes {
+		if n.Relay != "strace" && n.Text != "not installed" {
+			t.Errorf("%s: %s: %s", n.Work, n.Relay, n.Text)
+		}
+	}
+	for _, table := range r.tables {
+		if len(table.cases) == 0 {
+			t.Errorf("%s: nothing was measured", table.work.name)
+		}
+	}
+}
+
 func TestRatios(t *testing.T) {
 	r := newReport()
 	r.begin(work{name: "w", about: "about"})

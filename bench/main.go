@@ -3,6 +3,7 @@
 // Command bench measures swivel beside the relays that a user would pick instead.
 //
 //	go run ./bench
+//	go run ./bench -sni        routers by server name
 //
 // It builds swivel, starts every relay of relays.go that it finds, drives the same
 // work through each over loopback, one after the other in rounds (A B C A B C), and
@@ -21,10 +22,11 @@
 // relay that splices leaves work to the two ends of the connection, and on loopback
 // whoever sends does the receiver's TCP as well.
 //
-// It does not measure names, TLS, rotation or more than one machine.
+// It does not measure DNS, TLS, rotation or more than one machine.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -56,6 +58,7 @@ type options struct {
 	only   []string // relays; empty for all
 	swivel string   // the binary; empty to build it
 	json   bool
+	sni    bool // routers by server name, not proxies
 }
 
 func command(args []string) error {
@@ -91,9 +94,10 @@ func parse(args []string) (*options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	quick := fs.Bool("quick", false, "fewer cases and rounds: under 3 minutes, not under 20")
 	rounds := fs.Int("rounds", 0, "how often each relay has its turn (default 5, 2 with -quick)")
-	names := fs.String("work", strings.Join(workNames(), ","), "what to measure")
-	only := fs.String("only", "", "relays to measure (default all that are found): "+strings.Join(relayNames(), ","))
+	names := fs.String("work", "", "what to measure (default all, with -sni "+strings.Join(routerWorks, ",")+"): "+strings.Join(workNames(), ","))
+	only := fs.String("only", "", "relays to measure (default all that are found): "+strings.Join(relayNames(allRelays("", "")), ","))
 	fs.StringVar(&o.swivel, "swivel", "", "`file` to measure as swivel (default built from this module)")
+	fs.BoolVar(&o.sni, "sni", false, "measure routers by server name: "+strings.Join(relayNames(routers("")), ","))
 	fs.BoolVar(&o.json, "json", false, "print every sample as JSON, not tables")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -105,7 +109,7 @@ func parse(args []string) (*options, error) {
 	if *rounds > 0 {
 		o.rounds = *rounds
 	}
-	o.works = strings.Split(*names, ",")
+	o.works = strings.Split(cmp.Or(*names, o.defaultWorks()), ",")
 	if *only != "" {
 		o.only = strings.Split(*only, ",")
 	}
@@ -114,10 +118,25 @@ func parse(args []string) (*options, error) {
 		return nil, fmt.Errorf("%s: not a flag (bench -h)", fs.Arg(0))
 	case !subset(o.works, workNames()):
 		return nil, fmt.Errorf("-work %s: there are %s", *names, strings.Join(workNames(), ","))
-	case !subset(o.only, relayNames()):
-		return nil, fmt.Errorf("-only %s: there are %s", *only, strings.Join(relayNames(), ","))
+	case !subset(o.only, relayNames(o.candidates("", ""))):
+		return nil, fmt.Errorf("-only %s: there are %s", *only, strings.Join(relayNames(o.candidates("", "")), ","))
 	}
 	return o, nil
+}
+
+// candidates are the relays that may be measured.
+func (o *options) candidates(swivel, self string) []*relay {
+	if o.sni {
+		return routers(swivel)
+	}
+	return allRelays(swivel, self)
+}
+
+func (o *options) defaultWorks() string {
+	if o.sni {
+		return strings.Join(routerWorks, ",")
+	}
+	return strings.Join(workNames(), ",")
 }
 
 func subset(list, of []string) bool {
@@ -181,7 +200,7 @@ func (b *bench) find(ctx context.Context, o *options) (list []*relay, err error)
 	if err := copySelf(self); err != nil {
 		return nil, err
 	}
-	for _, r := range allRelays(swivel, self) {
+	for _, r := range o.candidates(swivel, self) {
 		if len(o.only) > 0 && !slices.Contains(o.only, r.name) {
 			continue
 		}

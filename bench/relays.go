@@ -46,9 +46,8 @@ func (r *relay) does(work string) bool {
 	return len(r.works) == 0 || slices.Contains(r.works, work)
 }
 
-// relayNames lists all relays there are.
-func relayNames() (names []string) {
-	for _, r := range allRelays("", "") {
+func relayNames(relays []*relay) (names []string) {
+	for _, r := range relays {
 		names = append(names, r.name)
 	}
 	return names
