@@ -100,7 +100,7 @@ func (c *Client) Ended() relay.Reason {
 func (c *Client) Attach(upstream net.Conn, cut func(relay.Reason)) { c.attach(upstream, ender(cut)) }
 
 func (c *Client) attach(upstream net.Conn, by interface{ End(relay.Reason) }) {
-	l := leg{pair{addrPort(upstream.LocalAddr()), addrPort(upstream.RemoteAddr())}, by}
+	l := leg{ends(upstream), by}
 	c.mu.Lock()
 	c.leg = l
 	ended := c.ended
@@ -156,7 +156,9 @@ func (c *Client) finish() {
 	if c.admitted {
 		c.server.Gate.leave()
 	}
-	c.Close()
+	if !c.relayed { // its tunnel has closed it
+		c.Close()
+	}
 	c.server.Gate.release()
 	c.server.serving.Done()
 }
@@ -190,6 +192,17 @@ func (c *Client) OurOwn() bool {
 	}
 	dst, err := sockopt.OriginalDst(rc, c.Peer.Addr().Is4())
 	return err == nil && c.server.Table.has(pair{c.Peer, dst})
+}
+
+// ends returns both addresses of an upstream connection.
+func ends(c net.Conn) pair {
+	if s, ok := c.(interface {
+		AddrPorts() (local, remote netip.AddrPort)
+	}); ok {
+		local, remote := s.AddrPorts()
+		return pair{local, remote}
+	}
+	return pair{addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())}
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -245,9 +246,23 @@ func descriptor(c TCP) (fd int32) {
 		defer s.mu.Unlock()
 		return s.fd
 	}
-	fd = -1
+	g := grabs.Get().(*grab)
+	defer grabs.Put(g)
+	g.fd = -1
 	if raw, err := c.SyscallConn(); err == nil {
-		raw.Control(func(f uintptr) { fd = int32(f) })
+		raw.Control(g.take)
 	}
-	return fd
+	return g.fd
 }
+
+// grab takes a descriptor out of a RawConn without an allocation.
+type grab struct {
+	fd   int32
+	take func(fd uintptr)
+}
+
+var grabs = sync.Pool{New: func() any {
+	g := new(grab)
+	g.take = func(fd uintptr) { g.fd = int32(fd) }
+	return g
+}}

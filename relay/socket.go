@@ -31,11 +31,11 @@ type Socket struct {
 }
 
 // Connect connects fd, a TCP socket that does not block, to dst. It takes fd over:
-// after an error it is closed. The error is what package net's would be; after
-// timeout, unless that is zero, [os.ErrDeadlineExceeded] is in it.
-func Connect(ctx context.Context, fd int, dst netip.AddrPort, timeout time.Duration) (*Socket, error) {
+// after an error it is closed. The error is what package net's would be; when ctx or
+// until, unless that is zero, has passed, [os.ErrDeadlineExceeded] is in it.
+func Connect(ctx context.Context, fd int, dst netip.AddrPort, until time.Time) (*Socket, error) {
 	s := &Socket{fd: int32(fd), remote: dst}
-	if err := s.connect(ctx, timeout); err != nil {
+	if err := s.connect(ctx, until); err != nil {
 		local, _ := localAddr(fd)
 		unix.Close(fd)
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Source: tcpAddr(local), Addr: tcpAddr(dst), Err: err}
@@ -43,12 +43,11 @@ func Connect(ctx context.Context, fd int, dst netip.AddrPort, timeout time.Durat
 	return s, nil
 }
 
-func (s *Socket) connect(ctx context.Context, timeout time.Duration) (err error) {
-	to := sockaddr(s.remote)
-	switch err := unix.Connect(int(s.fd), to); err {
+func (s *Socket) connect(ctx context.Context, until time.Time) (err error) {
+	switch err := connect(int(s.fd), s.remote); err {
 	case nil:
 	case unix.EINPROGRESS, unix.EINTR:
-		if err := s.awaitConnect(ctx, to, timeout); err != nil {
+		if err := s.awaitConnect(ctx, until); err != nil {
 			return err
 		}
 	default:
@@ -78,7 +77,7 @@ var connectings = sync.Pool{New: func() any {
 	return &connecting{make(chan struct{}, 1), t}
 }}
 
-func (s *Socket) awaitConnect(ctx context.Context, to unix.Sockaddr, timeout time.Duration) error {
+func (s *Socket) awaitConnect(ctx context.Context, until time.Time) error {
 	l := nextLot()
 	if l == nil {
 		return os.NewSyscallError("epoll_create1", unix.EMFILE)
@@ -92,8 +91,8 @@ func (s *Socket) awaitConnect(ctx context.Context, to unix.Sockaddr, timeout tim
 	}
 	s.lot = l
 	var late <-chan time.Time
-	if timeout > 0 {
-		c.timer.Reset(timeout)
+	if !until.IsZero() {
+		c.timer.Reset(time.Until(until))
 		defer c.timer.Stop()
 		late = c.timer.C
 	}
@@ -101,7 +100,7 @@ func (s *Socket) awaitConnect(ctx context.Context, to unix.Sockaddr, timeout tim
 		select {
 		case <-c.event:
 			// It may have been for who had the key before: connect(2) tells.
-			switch err := unix.Connect(int(s.fd), to); err {
+			switch err := connect(int(s.fd), s.remote); err {
 			case nil, unix.EISCONN:
 				return nil
 			case unix.EALREADY, unix.EINPROGRESS, unix.EINTR:
@@ -276,30 +275,6 @@ func (r rawSocket) blocking() (syscall.RawConn, error) {
 		return nil, err
 	}
 	return f.SyscallConn()
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
-	}
-	sa := &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
-	if zone := a.Addr().Zone(); zone != "" {
-		if i, err := net.InterfaceByName(zone); err == nil {
-			sa.ZoneId = uint32(i.Index)
-		}
-	}
-	return sa
-}
-
-func localAddr(fd int) (netip.AddrPort, error) {
-	sa, err := unix.Getsockname(fd)
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), nil
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), nil
-	}
-	return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
 }
 
 // tcpAddr returns a as package net has it, nil if it is not valid.

@@ -37,7 +37,7 @@ func listen(t testing.TB) (*net.TCPListener, netip.AddrPort) {
 func socketPair(t testing.TB) (*Socket, *net.TCPConn) {
 	t.Helper()
 	ln, to := listen(t)
-	s, err := Connect(t.Context(), newSocket(t), to, patience)
+	s, err := Connect(t.Context(), newSocket(t), to, time.Now().Add(patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestConnect(t *testing.T) {
 	t.Run("is refused", func(t *testing.T) {
 		ln, to := listen(t)
 		ln.Close()
-		_, err := Connect(t.Context(), newSocket(t), to, patience)
+		_, err := Connect(t.Context(), newSocket(t), to, time.Now().Add(patience))
 		if !errors.Is(err, unix.ECONNREFUSED) {
 			t.Error(err)
 		}
@@ -78,7 +78,7 @@ func TestConnect(t *testing.T) {
 	control2(t, full, func(fd int) error { return unix.Listen(fd, 0) })
 	var queued []*Socket
 	for {
-		s, err := Connect(t.Context(), newSocket(t), to, 200*time.Millisecond)
+		s, err := Connect(t.Context(), newSocket(t), to, time.Now().Add(200*time.Millisecond))
 		if err != nil {
 			if nerr, ok := errors.AsType[net.Error](err); !ok || !nerr.Timeout() || !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%v: no timeout", err)
@@ -90,7 +90,7 @@ func TestConnect(t *testing.T) {
 	t.Run("is canceled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go cancel() // ends at once
-		if _, err := Connect(ctx, newSocket(t), to, 0); !errors.Is(err, context.Canceled) {
+		if _, err := Connect(ctx, newSocket(t), to, time.Time{}); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	})
@@ -247,7 +247,7 @@ func BenchmarkConnect(b *testing.B) {
 	}()
 	b.ReportAllocs()
 	for b.Loop() {
-		s, err := Connect(b.Context(), newSocket(b), to, patience)
+		s, err := Connect(b.Context(), newSocket(b), to, time.Now().Add(patience))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -77,7 +77,7 @@ func (r *Request) target() string {
 // Upstream is a connection made through a source. Whoever called Dial closes it,
 // and then calls Done.
 type Upstream struct {
-	*net.TCPConn
+	*relay.Socket
 	Stream   relay.Duplex // what goes to Addr: the connection, or TLS over it
 	Early    int          // bytes that came with the answer of a proxy, and that Stream begins with
 	Source   Source
@@ -119,6 +119,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // said.
 func (d *Dialer) Dial(ctx context.Context, r Request) (*Upstream, error) {
 	race := race{dialer: d, request: r}
+	race.todo = race.few[:0]
 	for _, a := range r.Addrs {
 		if d.Pool.Has(a.Addr()) {
 			race.todo = append(race.todo, a)

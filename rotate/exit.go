@@ -3,7 +3,6 @@ package rotate
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -14,7 +13,7 @@ import (
 
 // leg is the connection that an attempt has made. Its fields are those of Upstream.
 type leg struct {
-	*net.TCPConn
+	*relay.Socket
 	stream relay.Duplex
 	early  int
 	said   string
@@ -25,8 +24,8 @@ func (r *race) open(ctx context.Context, src Source, dst netip.AddrPort) (leg, e
 	if src.Exit != nil {
 		return r.leave(ctx, src.Exit, dst)
 	}
-	c, err := r.dialer.connect(ctx, src, dst)
-	return leg{TCPConn: c, stream: c}, err
+	c, err := r.dialer.connect(ctx, src, dst, r.until)
+	return leg{Socket: c, stream: c}, err
 }
 
 // The parts of the time that a Dial has in which a proxy must be reached, and then
@@ -82,7 +81,7 @@ var errNoLookup = errors.New("a name, and nobody to look it up")
 
 // reach connects to a proxy. The source is the kernel's choice. That the address may
 // be dialed is the word of who configured it.
-func (d *Dialer) reach(ctx context.Context, p *exit.Proxy) (*net.TCPConn, error) {
+func (d *Dialer) reach(ctx context.Context, p *exit.Proxy) (*relay.Socket, error) {
 	addrs, err := d.addrs(ctx, p.Host)
 	for i, a := range addrs {
 		dst := netip.AddrPortFrom(a, p.Port)
@@ -91,8 +90,8 @@ func (d *Dialer) reach(ctx context.Context, p *exit.Proxy) (*net.TCPConn, error)
 		}
 		deadline, _ := ctx.Deadline()
 		share, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(addrs)-i))
-		var c *net.TCPConn
-		c, err = d.connect(share, Source{}, dst)
+		var c *relay.Socket
+		c, err = d.connect(share, Source{}, dst, time.Time{})
 		cancel()
 		if err == nil {
 			return c, nil

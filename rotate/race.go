@@ -16,11 +16,15 @@ type race struct {
 	dialer   *Dialer
 	request  Request
 	todo     []netip.AddrPort
+	few      [2]netip.AddrPort // room for todo
 	families [2]family
 	attempts int
 	pending  int
-	results  chan result
+	results  chan result   // nil before there is anything to race with
+	alone    result        // of an attempt that had nothing to race with
+	isAlone  bool          // there is one
 	time     time.Duration // that there is for all of it
+	until    time.Time     // when that is over
 	worst    *Error        // of the failures, the one that says most; not nil once one has failed
 	rank     int
 }
@@ -53,48 +57,72 @@ type result struct {
 func (r *race) run(ctx context.Context) (*Upstream, error) {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
-	r.time = noTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		r.time = time.Until(deadline)
-	}
-	r.results = make(chan result, 1)
 	for {
 		if r.pending == 0 && !r.startNext(ctx) {
 			r.families[ipv4].end()
 			r.families[ipv6].end()
 			return nil, r.failure()
 		}
-		var delay <-chan time.Time
-		if len(r.todo) > 0 {
-			delay = time.After(attemptDelay)
-		}
-		select {
-		case res := <-r.results:
-			r.pending--
-			if res.err == nil {
-				cancel()
-				if r.pending > 0 {
-					go r.discard(r.pending)
-				}
-				return r.won(res), nil
+		res, ok := r.next()
+		switch {
+		case !ok:
+			r.startNext(ctx)
+		case res.err == nil:
+			cancel()
+			if r.pending > 0 {
+				go r.discard(r.pending)
 			}
-			if r.failed(ctx, res) {
-				r.startNext(ctx)
-			}
-		case <-delay:
+			return r.won(res), nil
+		case r.failed(ctx, res):
 			r.startNext(ctx)
 		}
-		if ctx.Err() != nil {
+		if r.late(ctx) {
 			r.todo = nil
 		}
 	}
 }
 
+// bound settles how long r may take. When there is one address, nothing is to be
+// canceled, and ctx is not bounded: until is.
 func (r *race) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if d := r.request.Timeout; d > 0 {
-		return context.WithTimeout(ctx, d)
+	r.time = r.request.Timeout
+	if deadline, ok := ctx.Deadline(); ok && (r.time <= 0 || time.Until(deadline) < r.time) {
+		r.time = time.Until(deadline)
+	}
+	if r.time > 0 {
+		r.until = time.Now().Add(r.time)
+	} else {
+		r.time = noTimeout
+	}
+	if len(r.todo) == 1 {
+		return ctx, func() {}
 	}
 	return context.WithCancel(ctx)
+}
+
+// late reports whether no more attempts are to be made.
+func (r *race) late(ctx context.Context) bool {
+	return ctx.Err() != nil || !r.until.IsZero() && !time.Now().Before(r.until)
+}
+
+// next returns the next result, unless another attempt is due before.
+func (r *race) next() (res result, ok bool) {
+	if r.isAlone {
+		r.isAlone = false
+		r.pending--
+		return r.alone, true
+	}
+	var delay <-chan time.Time
+	if len(r.todo) > 0 {
+		delay = time.After(attemptDelay)
+	}
+	select {
+	case res = <-r.results:
+		r.pending--
+		return res, true
+	case <-delay:
+		return result{}, false
+	}
 }
 
 // discard closes what connects after the race was won; it ends when every attempt
@@ -128,18 +156,21 @@ func (r *race) start(ctx context.Context, dst netip.AddrPort) bool {
 	}
 	r.attempts++
 	r.pending++
-	if r.pending == 1 && len(r.todo) == 0 {
-		r.attempt(ctx, src, dst) // nothing to race with; results has room for one
-	} else {
-		go r.attempt(ctx, src, dst)
+	if r.pending == 1 && len(r.todo) == 0 { // nothing to race with
+		r.alone, r.isAlone = r.attempt(ctx, src, dst), true
+		return true
 	}
+	if r.results == nil {
+		r.results = make(chan result)
+	}
+	results := r.results
+	go func() { results <- r.attempt(ctx, src, dst) }() // until run or discard takes it
 	return true
 }
 
-// attempt ends when its result is taken: by run, or by discard.
-func (r *race) attempt(ctx context.Context, src Source, dst netip.AddrPort) {
+func (r *race) attempt(ctx context.Context, src Source, dst netip.AddrPort) result {
 	l, err := r.open(ctx, src, dst)
-	r.results <- result{l, err, src, dst}
+	return result{l, err, src, dst}
 }
 
 // failed notes why an attempt failed and reports whether the next address is to
@@ -155,7 +186,7 @@ func (r *race) failed(ctx context.Context, res result) bool {
 		r.todo = nil
 		return false
 	}
-	if ctx.Err() != nil {
+	if r.late(ctx) {
 		return false
 	}
 	if why != faultGone && why != faultDown && r.request.pinned() {
@@ -270,7 +301,7 @@ func (r *race) won(res result) *Upstream {
 	r.families[ipv4].giveBack()
 	r.families[ipv6].giveBack()
 	return &Upstream{
-		TCPConn: res.leg.TCPConn, Stream: res.leg.stream, Early: res.leg.early, Source: res.src, Said: res.leg.said,
+		Socket: res.leg.Socket, Stream: res.leg.stream, Early: res.leg.early, Source: res.src, Said: res.leg.said,
 		Addr: res.dst, Attempts: r.attempts, Cooling: turn.Cooling, turn: turn,
 	}
 }

@@ -2,6 +2,7 @@ package exit
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -97,7 +98,7 @@ func (a *answers) more() error {
 		return errLong
 	}
 	room := min(1<<10, maxAnswer-a.n)
-	if _, plain := a.c.(*net.TCPConn); !plain {
+	if _, isTLS := a.c.(*tls.Conn); isTLS {
 		room = 1
 	}
 	at := len(a.buf)

@@ -88,7 +88,7 @@ type Tunnel struct {
 
 // Open asks p, which conn is connected to, for a tunnel. The caller closes conn. The
 // error is a *Refusal or an *Error.
-func (p *Proxy) Open(ctx context.Context, conn *net.TCPConn, r *Request) (*Tunnel, error) {
+func (p *Proxy) Open(ctx context.Context, conn net.Conn, r *Request) (*Tunnel, error) {
 	// Not the deadline of ctx alone: ctx may be canceled too.
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	t, err := p.open(ctx, conn, r)
@@ -108,7 +108,7 @@ func (p *Proxy) Open(ctx context.Context, conn *net.TCPConn, r *Request) (*Tunne
 	return nil, &Error{Proxy: p, Asked: true, Err: err}
 }
 
-func (p *Proxy) open(ctx context.Context, conn *net.TCPConn, r *Request) (*Tunnel, error) {
+func (p *Proxy) open(ctx context.Context, conn net.Conn, r *Request) (*Tunnel, error) {
 	if err := p.sendHeader(conn, r); err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (p *Proxy) open(ctx context.Context, conn *net.TCPConn, r *Request) (*Tunne
 }
 
 // sendHeader tells the proxy who its client is, in front of all else.
-func (p *Proxy) sendHeader(conn *net.TCPConn, r *Request) error {
+func (p *Proxy) sendHeader(conn net.Conn, r *Request) error {
 	h := proxyproto.Header{Local: !r.Client.IsValid(), Src: r.Client, Dst: r.Local}
 	var b []byte
 	switch p.Header {

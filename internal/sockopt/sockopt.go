@@ -54,6 +54,10 @@ func BindLater(fd int) error {
 	return set(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT", 1)
 }
 
+// NoDelay sends small messages at once. See TCP_NODELAY in tcp(7). Package net sets it
+// on connections of its own.
+func NoDelay(fd int) error { return set(fd, unix.SOL_TCP, unix.TCP_NODELAY, "TCP_NODELAY", 1) }
+
 // FreeBind lets bind(2) take an address that no interface has: one of a prefix
 // that is routed to this host. See IP_FREEBIND in ip(7); it serves IPv6 sockets
 // as well, and needs no privilege.
@@ -170,5 +174,8 @@ func seconds(d time.Duration) int {
 }
 
 func set(fd, level, opt int, name string, value int) error {
-	return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, opt, value))
+	if err := unix.SetsockoptInt(fd, level, opt, value); err != nil {
+		return os.NewSyscallError("setsockopt "+name, err)
+	}
+	return nil
 }

@@ -58,7 +58,7 @@ func (x *exchange) serve(r *http.Request) {
 			panic(p)
 		}
 	}()
-	for _, c := range []net.Conn{x.c.TCPConn, x.up.TCPConn} {
+	for _, c := range []net.Conn{x.c.TCPConn, x.up.Socket} {
 		defer relay.Spare(c, x.Limits.UserTimeout)()
 	}
 	x.line.Reason = "done"
@@ -77,7 +77,7 @@ func (x *exchange) cut(why relay.Reason) {
 	}
 	x.up.SetLinger(0) // net/http closes it when it finds the client gone
 	relay.Abort(x.c.TCPConn)
-	relay.Abort(x.up.TCPConn)
+	relay.Abort(x.up.Socket)
 }
 
 // cutReason says who cut a response off. When it was the client, net/http has

@@ -145,7 +145,7 @@ func (r *reader) requestLine() (requestLine, error) {
 // if there is one, sees what is read from it first.
 func (r *reader) rest(see relay.Screen) relay.Duplex {
 	switch c := r.c.(type) {
-	case *net.TCPConn:
+	case relay.TCP:
 		if len(r.buf) == 0 && see == nil {
 			return c
 		}

@@ -49,7 +49,7 @@ func (x *exchange) runTunnel(early []byte) {
 	x.up.SetDeadline(time.Time{})
 	limits := x.Limits
 	limits.Lifetime = 0 // that of the exchange goes on
-	upstream := reader{c: x.up.TCPConn, buf: early}
+	upstream := reader{c: x.up.Socket, buf: early}
 	if t, ok := x.up.Stream.(*tls.Conn); ok {
 		upstream.c = t
 	}
