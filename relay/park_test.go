@@ -129,6 +129,11 @@ func TestParkRaces(t *testing.T) {
 			done := make(chan struct{})
 			go func() { tn.Run(); close(done) }()
 			for i := range cycles {
+				if i%1000 == 0 {
+					for _, c := range []*net.TCPConn{tn.client, tn.server} {
+						c.SetDeadline(time.Now().Add(patience))
+					}
+				}
 				b := fmt.Appendf(nil, "%d", i)
 				from, to := tn.client, tn.server
 				if rnd.IntN(2) == 0 {
