@@ -281,13 +281,17 @@ func TestUnwrapSources(t *testing.T) {
 	n.wayBack()
 	n.serve(n.host, server4)
 	n.serve(n.host, "127.0.0.1:5001")
-	n.start(bothTargets+", source: any-port", `  - {name: keep, listen: ":2223", mode: unwrap, from: [10.5.0.1], to: 127.0.0.1:7777}
+	n.start(bothTargets+", source: any-port, mark: 7", `  - {name: keep, listen: ":2223", mode: unwrap, from: [10.5.0.1], to: 127.0.0.1:7777}
   - {name: own, listen: ":2224", mode: unwrap, from: [10.5.0.1], to: 127.0.0.1:7777, source: own}`)
 	addr := func(saw string) string { return netip.MustParseAddrPort(saw).Addr().String() }
 
 	t.Run("any-port", func(t *testing.T) {
+		count(n.host, "output", "marked", "meta mark 7 ip saddr 198.51.100.7 tcp dport 7777")
 		if _, saw := n.visit(unwrapAddr4, v1(claimed4, public4)); addr(saw) != "198.51.100.7" {
 			t.Errorf("saw %s", saw)
+		}
+		if n.host.Counter("marked") == 0 {
+			t.Error("the connection to the server has no mark")
 		}
 	})
 	t.Run("own", func(t *testing.T) {
@@ -519,6 +523,7 @@ func TestUnwrapGoMmproxyFailures(t *testing.T) {
 limits: {head: 1500ms}
 listeners: [{name: unwrap, listen: ":2222", mode: unwrap, from: [10.5.0.1], to: 127.0.0.1:7777}]
 `))
+	fds := netlab.FDs(n.s.pid())
 	const signature = "\r\n\r\n\x00\r\nQUIT\n"
 	for i, tt := range []struct{ name, bytes, reason string }{
 		{"the 16-byte v2 header", signature + "\x21\x11\x00\x00", "bad-header"},
@@ -563,6 +568,7 @@ listeners: [{name: unwrap, listen: ":2222", mode: unwrap, from: [10.5.0.1], to: 
 			t.Errorf("got %d, %q", r.status, r.stderr)
 		}
 	})
+	n.s.settle(fds + 8) // what the runtime and a parked tunnel keep
 }
 
 // in returns n for a subtest.

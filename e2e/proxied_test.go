@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"strings"
@@ -79,4 +80,35 @@ listeners:
 	line(func(e entry) bool { return e.text("reason") == "bad-header" })
 	answer(from("127.0.0.9", "PROXY TCP4 127.0.0.1 203.0.113.9 5001 8080\r\n")) // which is believed of a peer on loopback
 	line(func(e entry) bool { return e.text("client") == "127.0.0.1:5001" })
+}
+
+// The client that a header names stays the client through a router by server name,
+// which tells the next one of it.
+func TestAcceptProxyAndSendProxy(t *testing.T) {
+	origin := newTLSOrigin(t, nil)
+	last := start(t, "-config", config(t, `
+listeners: [{name: last, listen: "127.0.0.1:0", mode: unwrap, from: [127.0.0.1], to: "`+origin.addr+`", source: own}]`))
+	for _, version := range []string{"v1", "v2"} {
+		router := start(t, "-config", config(t, `
+listeners:
+  - {name: router, listen: "127.0.0.1:0", mode: sni, accept_proxy: [127.0.0.1],
+     routes: [{names: [a.example], to: ["`+last.addr("last")+`"], send_proxy: `+version+`}]}`))
+		n := len(last.lines())
+		c := dial(t, router.addr("router"))
+		io.WriteString(c, "PROXY TCP4 198.51.100.7 203.0.113.9 5001 443\r\n")
+		s := tls.Client(c, &tls.Config{ServerName: "a.example", InsecureSkipVerify: true})
+		if err := s.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		for _, s := range []*swivel{router, last} {
+			after := 0
+			if s == last {
+				after = n
+			}
+			if l := s.lineAfter(after, closed); l.text("client") != "198.51.100.7:5001" {
+				t.Errorf("%s: got %v", version, l)
+			}
+		}
+	}
 }

@@ -3,6 +3,7 @@ package unwrap
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
@@ -29,6 +30,9 @@ func (d *Door) dial(ctx context.Context, l *listener.Line, src, dst netip.AddrPo
 	if src.Port() != 0 && portTaken(err) {
 		l.Attempts++
 		c, err = d.attempt(ctx, netip.AddrPortFrom(src.Addr(), 0), dst)
+	}
+	if err != nil && isTimeout(err) && src.Addr().IsValid() {
+		err = fmt.Errorf("%w (if it is there, its answers do not come back: swivel check)", err)
 	}
 	if err != nil {
 		return nil, err

@@ -45,9 +45,13 @@ func reason(err error) string {
 			return r.reason
 		}
 	}
-	var nerr net.Error
-	if errors.As(err, &nerr) && nerr.Timeout() {
+	if isTimeout(err) {
 		return "connection_timeout"
 	}
 	return "connection_terminated"
+}
+
+func isTimeout(err error) bool {
+	var nerr net.Error
+	return errors.As(err, &nerr) && nerr.Timeout()
 }

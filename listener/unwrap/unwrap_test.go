@@ -68,7 +68,8 @@ func server(t *testing.T, d *Door) (addr string, end func() map[string]any) {
 	log := new(lines)
 	s := &listener.Server{Gate: listener.NewGate(1000), Table: new(listener.Table), Log: zerolog.New(log)}
 	s.Gate.Limit(100, 100)
-	s.Use(&listener.Service{Door: d, Proxies: loopback, Proxied: true, Head: 20 * time.Second})
+	s.Use(&listener.Service{Door: d, Proxies: loopback, Proxied: true, Head: 20 * time.Second, Clients: []netip.Prefix{
+		loopback[0], netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}})
 	ln, err := listener.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -158,6 +159,7 @@ func TestDoorFails(t *testing.T) {
 		{"refused", header, Door{Source: Own, To: to("127.88.0.1:1")}, "connection_refused"},
 		{"no target of the family", "PROXY TCP6 2001:db8::7 2001:db8::9 1 1\r\n", Door{Source: KeepPort, To: to("127.0.0.1:1")}, "no-target"},
 		{"a source", "PROXY TCP4 127.0.0.7 203.0.113.9 1 1\r\n", Door{Source: KeepPort}, "source-denied"},
+		{"a client who may not connect", "PROXY TCP4 192.0.2.1 203.0.113.9 1 1\r\n", Door{Source: Own}, "client-denied"},
 		{"a loop", header, Door{Source: KeepPort, Loop: func(netip.AddrPort) bool { return true }}, "proxy_loop_detected"},
 		{"no destination", "PROXY UNKNOWN\r\n", Door{Policy: new(target.Policy)}, "no-target"},
 		{"a destination that is denied", "PROXY TCP4 198.51.100.7 10.0.0.1 1 443\r\n", Door{Policy: new(target.Policy)}, "destination_ip_prohibited"},
