@@ -26,8 +26,9 @@ var tiny = scale{
 	connections: 40,
 	idle:        []int{20}, idleRounds: 1, idleFor: 40 * time.Millisecond,
 	beside: []int{0, 20}, unprivilegedRounds: 1,
-	slow: 10,
-	held: 5, spike: 20, rest: 20 * time.Millisecond,
+	slow:      10,
+	datagrams: []datagramCase{{3, 2}},
+	held:      5, spike: 20, rest: 20 * time.Millisecond,
 }
 
 func TestWorks(t *testing.T) {

@@ -43,7 +43,12 @@ const startTimeout = 10 * time.Second
 // start runs r and waits until it relays. A uid other than zero is the user that it
 // runs as.
 func (b *bench) start(ctx context.Context, r *relay, uid int) (*running, error) {
-	s, err := b.site(r, uid)
+	return b.startFor(ctx, r, uid, b.origin.addr)
+}
+
+// startFor is start with another origin.
+func (b *bench) startFor(ctx context.Context, r *relay, uid int, origin netip.AddrPort) (*running, error) {
+	s, err := b.site(r, uid, origin)
 	if err != nil {
 		return nil, err
 	}
@@ -65,10 +70,7 @@ func (b *bench) start(ctx context.Context, r *relay, uid int) (*running, error) 
 	err = errors.New("not tried")
 	for end := time.Now().Add(startTimeout); err != nil && time.Now().Before(end) && ctx.Err() == nil; {
 		time.Sleep(5 * time.Millisecond)
-		var c blocking
-		if c, err = p.tunnel(b.origin.addr); err == nil {
-			c.close()
-		}
+		err = p.relays(origin)
 	}
 	if err != nil {
 		p.stop()
@@ -78,9 +80,21 @@ func (b *bench) start(ctx context.Context, r *relay, uid int) (*running, error) 
 	return p, nil
 }
 
+// relays reports, as an error, whether p does not relay yet.
+func (p *running) relays(origin netip.AddrPort) error {
+	if p.datagrams {
+		return p.answersDatagrams()
+	}
+	c, err := p.tunnel(origin)
+	if err == nil {
+		c.close()
+	}
+	return err
+}
+
 // site makes the directory and the configuration that r is started with.
-func (b *bench) site(r *relay, uid int) (site, error) {
-	s := site{origin: b.origin.addr, isRoot: os.Geteuid() == 0 && uid == 0, cores: numCPU(), maximum: 6000}
+func (b *bench) site(r *relay, uid int, origin netip.AddrPort) (site, error) {
+	s := site{origin: origin, isRoot: os.Geteuid() == 0 && uid == 0, cores: numCPU(), maximum: 10000}
 	fd, addr, err := listen()
 	if err != nil {
 		return s, err

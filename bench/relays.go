@@ -30,6 +30,9 @@ type relay struct {
 	works  []string // those that it takes part in; empty for rates and costs of all
 	args   func(site) []string
 	config func(site) string // the file site.config; nil for none
+
+	datagrams bool                    // relays those, and no connections
+	header    func(client int) []byte // in front of each of them; nil for none
 }
 
 // cpuWorks are the works whose figures depend on how many cores a relay may use.
@@ -42,6 +45,9 @@ var splicers = []string{"swivel", "haproxy", "haproxy-splice", "go"}
 func (r *relay) does(work string) bool {
 	if work == "unprivileged" && !slices.Contains(splicers, r.name) {
 		return false
+	}
+	if work == "datagrams" || r.datagrams {
+		return work == "datagrams" && r.datagrams
 	}
 	return len(r.works) == 0 || slices.Contains(r.works, work)
 }
@@ -84,6 +90,9 @@ func allRelays(swivel, self string) []*relay {
 			args: func(s site) []string { return []string{"-f", s.config, "-p", s.dir + "/pid"} }},
 		{name: "sniproxy", kind: peer, file: "sniproxy", door: hello, config: sniproxyConfig,
 			args: func(s site) []string { return []string{"-f", "-c", s.config} }},
+		{name: "swivel-udp", kind: ours, file: swivel, env: one, datagrams: true, args: swivelDatagramArgs, header: claims},
+		{name: "nginx-udp", kind: peer, file: "nginx", datagrams: true, config: nginxDatagramConfig,
+			args: func(s site) []string { return []string{"-c", s.config, "-p", s.dir} }},
 		{name: "go", kind: baseline, file: self, door: direct, env: one,
 			args: func(s site) []string { return []string{"relay", s.listen.String(), s.origin.String()} }},
 	}
@@ -119,6 +128,13 @@ listen relay
 }
 
 func nginxConfig(s site) string {
+	return nginxStreamConfig(s, fmt.Sprintf(`
+		listen %s backlog=4096;
+		proxy_pass %s;
+		proxy_timeout 1h;`, s.listen, s.origin))
+}
+
+func nginxStreamConfig(s site, server string) string {
 	load := ""
 	if out, _ := exec.Command("nginx", "-V").CombinedOutput(); bytes.Contains(out, []byte("--with-stream=dynamic")) {
 		load = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;"
@@ -138,13 +154,10 @@ events { worker_connections %[3]d; }
 stream {
 	log_format line '$remote_addr $upstream_addr $bytes_sent $bytes_received $session_time';
 	access_log /dev/null line;
-	server {
-		listen %[4]s backlog=4096;
-		proxy_pass %s;
-		proxy_timeout 1h;
+	server {%s
 	}
 }
-`, load, user, 2*s.maximum+100, s.listen, s.origin)
+`, load, user, 2*s.maximum+100, server)
 }
 
 func squidConfig(s site) string {

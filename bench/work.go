@@ -21,6 +21,7 @@ var works = []work{
 	{"idle", "tunnels that nothing moves through", idle},
 	{"unprivileged", "bulk of 4 connections down, as an ordinary user, with idle tunnels beside it", unprivileged},
 	{"slow", "4 connections down beside slow readers", slow},
+	{"datagrams", "datagrams to a server that echoes them, which sees swivel's from the clients' own addresses", datagrams},
 	{"spike", "memory once many busy tunnels have gone, and idle ones have stayed", spike},
 }
 
@@ -51,6 +52,8 @@ type scale struct {
 
 	slow int // readers
 
+	datagrams []datagramCase
+
 	held  int           // tunnels that live through a spike
 	spike int           // tunnels that do not
 	rest  time.Duration // after it
@@ -62,8 +65,9 @@ var full = scale{
 	connections: 2000,
 	idle:        []int{1000, 5000}, idleRounds: 2, idleFor: 2 * time.Second,
 	beside: []int{0, 200, 2000}, unprivilegedRounds: 5,
-	slow: 500,
-	held: 500, spike: 2000, rest: time.Minute,
+	slow:      500,
+	datagrams: []datagramCase{{1, 1}, {1, 64}, {100, 64}, {10000, 64}},
+	held:      500, spike: 2000, rest: time.Minute,
 }
 
 var small = scale{
@@ -72,8 +76,9 @@ var small = scale{
 	connections: 600,
 	idle:        []int{1000}, idleRounds: 1, idleFor: time.Second,
 	beside: []int{0, 200, 2000}, unprivilegedRounds: 2,
-	slow: 500,
-	held: 200, spike: 1000, rest: 10 * time.Second,
+	slow:      500,
+	datagrams: []datagramCase{{1, 64}, {1000, 64}},
+	held:      200, spike: 1000, rest: 10 * time.Second,
 }
 
 // turns calls measure for each of list in turn, rounds times. One that fails is
