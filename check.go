@@ -27,7 +27,7 @@ import (
 type report struct {
 	w       io.Writer
 	missing bool
-	sockets []*net.TCPListener // all at once, since :8080 and 127.0.0.1:8080 exclude each other
+	sockets []io.Closer // all at once, since :8080 and 127.0.0.1:8080 exclude each other
 }
 
 func (r *report) ok(format string, args ...any) {
@@ -161,13 +161,20 @@ func mendTLS(files *config.TLS) string {
 }
 
 func (r *report) socket(name, address string) {
-	ln, err := listener.Listen(context.Background(), address)
+	ln, err := tryListen(address)
 	if err != nil {
 		r.miss(mendListen(address, err), "%s: %v", name, explainListen(address, err))
 		return
 	}
 	r.sockets = append(r.sockets, ln)
 	r.ok("%s: %s is free", name, address)
+}
+
+func tryListen(address string) (io.Closer, error) {
+	if bare, ok := isUDP(address); ok {
+		return new(net.ListenConfig).ListenPacket(context.Background(), "udp", bare)
+	}
+	return listener.Listen(context.Background(), address)
 }
 
 func mendListen(address string, err error) string {
@@ -177,7 +184,8 @@ func mendListen(address string, err error) string {
 	case errors.Is(err, syscall.EACCES):
 		return "setcap cap_net_bind_service+ep swivel, or a port above 1023"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		host, _, _ := net.SplitHostPort(address)
+		bare, _ := isUDP(address)
+		host, _, _ := net.SplitHostPort(bare)
 		return "ip address add " + host + " dev …, or another address"
 	}
 	return "listen elsewhere"

@@ -29,22 +29,42 @@ func waysBack(l config.Listener) (list []rules.Unwrap) {
 	if l.Unwrap == nil || l.Unwrap.Source == "own" {
 		return nil
 	}
+	for _, network := range networksOf(l.Listen) {
+		list = append(list, waysBackOf(l, network)...)
+	}
+	return list
+}
+
+func waysBackOf(l config.Listener, network string) (list []rules.Unwrap) {
+	add := func(to netip.Prefix, ports []target.PortRange) {
+		list = append(list, rules.Unwrap{Name: l.Name, UDP: network == "udp", To: to, Ports: ports})
+	}
 	for _, to := range l.Unwrap.To {
 		ports := []target.PortRange{{From: to.Port(), To: to.Port()}}
 		if to.Port() == 0 {
-			ports = portsOf(l.Listen)
+			ports = portsOf(l.Listen, network)
 		}
-		list = append(list, rules.Unwrap{Name: l.Name, To: netip.PrefixFrom(to.Addr(), to.Addr().BitLen()), Ports: ports})
+		add(netip.PrefixFrom(to.Addr(), to.Addr().BitLen()), ports)
 	}
 	if len(l.Unwrap.To) > 0 {
 		return list
 	}
 	for _, to := range []string{"0.0.0.0/0", "::/0"} {
-		list = append(list, rules.Unwrap{Name: l.Name, To: netip.MustParsePrefix(to), Ports: l.Destinations.Ports})
+		add(netip.MustParsePrefix(to), l.Destinations.Ports)
 	}
 	for _, to := range []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")} {
 		if ports := allowed(l.Destinations, to.Addr()); len(ports) > 0 {
-			list = append(list, rules.Unwrap{Name: l.Name, To: to.Masked(), Ports: ports})
+			add(to.Masked(), ports)
+		}
+	}
+	return list
+}
+
+// networksOf are those that a listener is for: tcp, udp, or both.
+func networksOf(listen []string) (list []string) {
+	for _, network := range []string{"tcp", "udp"} {
+		if slices.ContainsFunc(listen, func(s string) bool { return networkOf(s) == network }) {
+			list = append(list, network)
 		}
 	}
 	return list
@@ -61,11 +81,14 @@ func allowed(d config.Destinations, a netip.Addr) (list []target.PortRange) {
 	return list
 }
 
-// portsOf are the ports of addresses, in order and without gaps where there are none.
-func portsOf(addresses []string) (list []target.PortRange) {
+// portsOf are the ports of those addresses that are of a network, in order and without
+// gaps where there are none.
+func portsOf(addresses []string, network string) (list []target.PortRange) {
 	var ports []uint16
 	for _, address := range addresses {
-		ports = append(ports, listensAt(address)[0].Port())
+		if networkOf(address) == network {
+			ports = append(ports, listensAt(address)[0].Port())
+		}
 	}
 	slices.Sort(ports)
 	for _, p := range slices.Compact(ports) {
@@ -96,7 +119,9 @@ func (r *report) waysBack(cfg *config.Config, l config.Listener) {
 			commands = append(commands, "swivel rules "+sameFlags(cfg)+" | nft -f -")
 		}
 		mend := strings.Join(commands, "; ")
-		if u.To.IsSingleIP() {
+		if u.UDP && u.To.IsSingleIP() {
+			r.wayBackUDP(l, u, netip.AddrPortFrom(u.To.Addr(), u.Ports[0].From), mend)
+		} else if u.To.IsSingleIP() {
 			r.wayBack(l, netip.AddrPortFrom(u.To.Addr(), u.Ports[0].From), mend)
 		} else {
 			r.routeBack(l, u, mend)
@@ -125,6 +150,26 @@ func (r *report) wayBack(l config.Listener, to netip.AddrPort, mend string) {
 			return
 		}
 		r.miss(mend, "listener %s: what %s answers to %s does not come back", l.Name, to, from)
+	}
+}
+
+// wayBackUDP judges it by what the kernel knows: no server has to answer a datagram.
+func (r *report) wayBackUDP(l config.Listener, u rules.Unwrap, to netip.AddrPort, mend string) {
+	if !to.Addr().IsLoopback() {
+		r.routeBack(l, u, mend)
+		return
+	}
+	from := nobody4
+	if to.Addr().Is6() {
+		from = nobody6
+	}
+	switch local, err := iface.AnswerRoute(from, to); {
+	case err != nil:
+		r.miss(mend, "listener %s: route: %v", l.Name, err)
+	case !local:
+		r.miss(mend, "listener %s: what udp/%s answers to %s does not come back", l.Name, to, from)
+	default:
+		r.ok("listener %s: what udp/%s answers to %s comes back", l.Name, to, from)
 	}
 }
 

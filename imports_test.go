@@ -37,7 +37,7 @@ var imports = map[string][]string{
 	"listener":        {"internal/proxyproto", "internal/sockopt", "relay"},
 	"listener/egress": {"internal/auth", "internal/exit", "internal/resolver", "internal/target", "listener", "relay", "rotate", "sni"},
 	"listener/router": {"internal/exit", "internal/proxyproto", "internal/resolver", "internal/sockopt", "internal/target", "listener", "relay", "rotate", "sni"},
-	"listener/unwrap": {"internal/sockopt", "internal/target", "listener", "relay"},
+	"listener/unwrap": {"internal/proxyproto", "internal/sockopt", "internal/target", "listener", "relay"},
 	"rotate":          {"internal/exit", "internal/sockopt", "relay"},
 	"internal/rules":  {"internal/target"},
 	"internal/exit":   {"internal/proxyproto"},

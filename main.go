@@ -6,6 +6,7 @@
 //	run.go      from a configuration to listening sockets; signals, reload, drain
 //	wiring.go   what is built from a configuration, before it takes effect
 //	mode_*.go   the front door of each mode
+//	datagrams.go UDP, of mode unwrap
 //	admin.go    the admin address, and what it shows
 //	follow.go   the pools, as the host changes
 //	sources.go  the pools' sources, from the configuration and the host's state

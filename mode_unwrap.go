@@ -65,13 +65,19 @@ func canBeTransparent() error {
 // answers reports whether one of our listening sockets answers at ap. It says no more
 // than that, unlike loops: 127.0.0.1:22 is a target like others for a listener on port
 // 22 of another address.
-func (p *proxy) answers(ap netip.AddrPort) bool {
-	ports := p.ports.Load()
-	if ports == nil {
+func (p *proxy) answers(ap netip.AddrPort) bool { return p.ports.Load().answers(ap) }
+
+// listening is which ports we listen on, and at which addresses.
+type listening map[uint16][]netip.Addr
+
+func (l listening) note(ap netip.AddrPort) { l[ap.Port()] = append(l[ap.Port()], ap.Addr()) }
+
+func (l *listening) answers(ap netip.AddrPort) bool {
+	if l == nil {
 		return false
 	}
 	everywhere := false
-	for _, a := range (*ports)[ap.Port()] {
+	for _, a := range (*l)[ap.Port()] {
 		if a == ap.Addr() {
 			return true
 		}

@@ -96,6 +96,7 @@ func routerWaysBack(l config.Listener) (list []rules.Unwrap) {
 // listensAt returns where a socket for an address of the configuration listens. For
 // package net, every address of one family is every address of both.
 func listensAt(address string) []netip.AddrPort {
+	address, _ = isUDP(address)
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil { // :443
 		ap, _ = netip.ParseAddrPort("0.0.0.0" + address)

@@ -37,14 +37,15 @@ type proxy struct {
 	table  listener.Table
 
 	host  atomic.Pointer[iface.Host]
-	ports atomic.Pointer[map[uint16][]netip.Addr] // that we listen on, and at which addresses
+	ports atomic.Pointer[listening]
 
 	clients  context.Context // done when every client is to end
 	draining atomic.Bool
 
 	serving sync.WaitGroup     // listening sockets, each until its last client has gone
 	sockets map[string]*socket // by generation.listen's key
-	admin   *adminSocket       // nil: there is none
+	udp     datagrams
+	admin   *adminSocket // nil: there is none
 	users   map[string]*auth.Users
 
 	refresh  time.Duration // of follow
@@ -123,6 +124,7 @@ func newProxy(clients context.Context, queue *logqueue.Queue) *proxy {
 		gate:    listener.NewGate(descriptors()),
 		clients: clients,
 		sockets: make(map[string]*socket),
+		udp:     datagrams{sockets: make(map[string]*relay.FlowSocket)},
 		used:    make(map[netip.Addr]*time.Timer),
 		entries: make(map[string][]found),
 		said:    make(map[string]string),
@@ -194,6 +196,7 @@ func (p *proxy) commit(g *generation) {
 	p.notePorts(g)
 	p.useAdmin(g)
 	p.check(g.checks)
+	p.useDatagrams(g)
 
 	for key, svc := range g.services {
 		if s := p.sockets[key]; s != nil {
@@ -236,11 +239,8 @@ func (p *proxy) check(checks []func(context.Context)) {
 
 // notePorts notes where g listens, before its clients can ask to be connected there.
 func (p *proxy) notePorts(g *generation) {
-	ports := make(map[uint16][]netip.Addr)
-	note := func(ln *net.TCPListener) {
-		ap := addrOf(ln)
-		ports[ap.Port()] = append(ports[ap.Port()], ap.Addr())
-	}
+	ports := make(listening)
+	note := func(ln *net.TCPListener) { ports.note(addrOf(ln)) }
 	for key := range g.services {
 		ln := g.opened[key]
 		if s := p.sockets[key]; s != nil {
@@ -268,8 +268,9 @@ func (p *proxy) drain(end <-chan os.Signal, endClients context.CancelFunc) error
 	for _, s := range p.sockets {
 		s.close()
 	}
+	p.drainDatagrams()
 	limit := p.config.Limits.Drain
-	p.log.Info().Int("clients", p.table.Len()).Stringer("drain", limit).Msg("draining")
+	p.log.Info().Int("clients", p.here()).Stringer("drain", limit).Msg("draining")
 	served := make(chan struct{})
 	go func() { // ends with the last client
 		p.serving.Wait()
@@ -283,10 +284,11 @@ func (p *proxy) drain(end <-chan os.Signal, endClients context.CancelFunc) error
 			return nil
 		case <-timeout:
 			if ended {
-				p.log.Warn().Int("clients", p.table.Len()).Msg("stopped with clients left")
+				p.log.Warn().Int("clients", p.here()).Msg("stopped with clients left")
 				return nil
 			}
 			p.table.End(relay.Drained)
+			p.endDatagrams()
 			endClients()
 			timeout, ended = time.After(drainGrace), true
 		case <-end:

@@ -19,6 +19,7 @@ import (
 	"swivel/internal/sockopt"
 	"swivel/internal/target"
 	"swivel/listener"
+	"swivel/listener/unwrap"
 	"swivel/relay"
 	"swivel/rotate"
 )
@@ -36,6 +37,7 @@ type generation struct {
 	admin     *net.TCPListener             // nil: that of p stays, or there is none
 	users     map[string]*auth.Users       // by path
 	checks    []func(context.Context)      // of backends; each ends with its context
+	udp       datagramGeneration
 }
 
 // build makes a generation of cfg. It takes over the pools and sockets of p that
@@ -47,6 +49,7 @@ func (p *proxy) build(cfg *config.Config) (*generation, error) {
 		services: make(map[string]*listener.Service),
 		opened:   make(map[string]*net.TCPListener),
 		users:    make(map[string]*auth.Users),
+		udp:      newDatagramGeneration(),
 	}
 	var err error
 	if g.countries, err = countriesOf(cfg.Geo); err != nil {
@@ -93,7 +96,15 @@ func (g *generation) add(p *proxy, lc config.Listener, names *resolver.Resolver)
 	}
 	svc := &listener.Service{Name: lc.Name, Clients: lc.Clients, Door: door}
 	g.proxied(svc, lc)
+	if door, ok := door.(*unwrap.Door); ok {
+		if err := g.addDatagrams(p, lc, door); err != nil {
+			return err
+		}
+	}
 	for _, address := range lc.Listen {
+		if _, ok := isUDP(address); ok {
+			continue
+		}
 		key := g.key(address)
 		if err := g.listen(p, key, address, listenOptions(lc)...); err != nil {
 			return err
@@ -133,7 +144,7 @@ func acceptOptions(l config.Limits, address string) []sockopt.Option {
 // so with port 0, for which the kernel chooses another each time.
 func (g *generation) key(address string) string {
 	key := address
-	for n := 2; g.services[key] != nil; n++ {
+	for n := 2; g.services[key] != nil || g.udp.fronts[key] != nil; n++ {
 		key = fmt.Sprintf("%s (%d)", address, n)
 	}
 	return key
@@ -177,9 +188,13 @@ func (p *proxy) explainListen(address string, err error) error {
 
 func explainListen(address string, err error) error {
 	_, port, _ := net.SplitHostPort(address)
+	flags := "-ltnp"
+	if _, ok := isUDP(address); ok {
+		flags = "-lunp"
+	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("listen %s: address already in use (who uses it: ss -ltnp 'sport = :%s')", address, port)
+		return fmt.Errorf("listen %s: address already in use (who uses it: ss %s 'sport = :%s')", address, flags, port)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("listen %s: permission denied (needs CAP_NET_BIND_SERVICE)", address)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -192,6 +207,7 @@ func (g *generation) discard() {
 	for _, ln := range g.opened {
 		ln.Close()
 	}
+	g.discardDatagrams()
 	if g.admin != nil {
 		g.admin.Close()
 	}

@@ -52,3 +52,33 @@ route add unreachable 2001:db8:2::/48
 		}
 	}
 }
+
+func TestAnswerRoute(t *testing.T) {
+	host, _ := newHost(t)
+	host.Batch(`route add default via 10.0.0.254
+rule add from 127.0.0.1 iif lo ipproto udp sport 53 lookup 100
+route add local default dev lo table 100
+`)
+	host.Run("ip", "-6", "rule", "add", "from", "::1", "iif", "lo", "ipproto", "udp", "sport", "50-53", "lookup", "100")
+	host.Run("ip", "-6", "route", "add", "local", "default", "dev", "lo", "table", "100")
+	for from, want := range map[string]bool{
+		"127.0.0.1:53": true, "[::ffff:127.0.0.1]:53": true, "127.0.0.1:54": false, "127.0.0.2:53": false, "10.0.0.1:53": false,
+		"[::1]:51": true, "[::1]:54": false,
+	} {
+		ap := netip.MustParseAddrPort(from)
+		to := netip.MustParseAddr("192.0.2.1")
+		if ap.Addr().Unmap().Is6() {
+			to = netip.MustParseAddr("2001:db8::1")
+		}
+		err := host.Do(func() error {
+			got, err := iface.AnswerRoute(to, ap)
+			if err == nil && got != want {
+				t.Errorf("AnswerRoute(%s, %s) = %t", to, from, got)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("AnswerRoute(%s, %s): %v", to, from, err)
+		}
+	}
+}

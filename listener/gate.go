@@ -30,6 +30,7 @@ type Gate struct {
 	connections int
 	perClient   int
 	open        int
+	flows       int // of the open ones
 	refusing    int
 	clients     map[netip.Addr]int
 
@@ -124,9 +125,48 @@ func (g *Gate) name(a netip.Addr) error {
 func (g *Gate) unname(a netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.forget(a)
+}
+
+// forget is unname by who holds g.mu.
+func (g *Gate) forget(a netip.Addr) {
 	k := key(a)
 	if g.clients[k]--; g.clients[k] == 0 {
 		delete(g.clients, k)
+	}
+}
+
+// enterFlow counts a flow of datagrams until leaveFlow: as a client, by its address,
+// and for its descriptor. That is one; a slot is for two.
+func (g *Gate) enterFlow(a netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.open >= g.connections:
+		return ErrConnections
+	case g.clients[key(a)] >= g.perClient:
+		return ErrPerClient
+	case g.flows%2 == 0:
+		select {
+		case g.slots <- struct{}{}:
+		default:
+			return ErrConnections
+		}
+	}
+	g.flows++
+	g.open++
+	g.clients[key(a)]++
+	return nil
+}
+
+func (g *Gate) leaveFlow(a netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.flows--
+	g.open--
+	g.forget(a)
+	if g.flows%2 == 0 {
+		<-g.slots
 	}
 }
 

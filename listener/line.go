@@ -11,7 +11,7 @@ import (
 // Line is what the access line says of a connection, or of one plain HTTP request.
 type Line struct {
 	Listener string
-	Mode     string // what the client spoke: connect, http, socks5, tls or unwrap; "" when it did not come to that
+	Mode     string // what the client spoke: connect, http, socks5, tls, unwrap or unwrap-udp; "" when it did not come to that
 	User     string
 	Session  string
 	Target   string         // what the client asked for, in canonical form
@@ -59,12 +59,15 @@ func (c *Client) log() {
 	c.write(&c.Line)
 }
 
-func (c *Client) write(l *Line) {
+func (c *Client) write(l *Line) { l.write(c.server.Log, c.Addr, c.Peer, c.Claim) }
+
+// write writes l about a client, who may have been named by a peer.
+func (l *Line) write(log zerolog.Logger, client, peer netip.AddrPort, claim *Claim) {
 	var text [64]byte
-	e := c.server.Log.Info().
+	e := log.Info().
 		Str("listener", l.Listener).
 		Str("mode", l.Mode).
-		Bytes("client", c.Addr.AppendTo(text[:0])).
+		Bytes("client", client.AppendTo(text[:0])).
 		Str("user", cut(l.User)).
 		Str("session", cut(l.Session)).
 		Str("target", cut(l.Target)).
@@ -78,10 +81,10 @@ func (c *Client) write(l *Line) {
 		Float64("took", ms(time.Since(l.start))).
 		Int("status", l.Status).
 		Str("reason", l.Reason)
-	if c.Claim != nil {
-		e = e.Bytes("peer", c.Peer.AppendTo(text[:0]))
-		e = strIfAny(e, "authority", c.Claim.Authority)
-		e = strIfAny(e, "unique_id", c.Claim.UniqueID)
+	if claim != nil {
+		e = e.Bytes("peer", peer.AppendTo(text[:0]))
+		e = strIfAny(e, "authority", claim.Authority)
+		e = strIfAny(e, "unique_id", claim.UniqueID)
 	}
 	e = strIfAny(e, "mismatch", l.Mismatch)
 	if h := l.Hello; h != nil {

@@ -54,11 +54,20 @@ func (c *Client) name(limit time.Duration) error {
 		return fmt.Errorf("%w: %w", errHeader, err)
 	}
 	c.SetReadDeadline(time.Time{})
-	c.Claim = &Claim{Local: h.Local, Dst: h.Dst, Authority: text(h.TLVs, proxyproto.Authority), UniqueID: text(h.TLVs, proxyproto.UniqueID)}
+	c.Claim = newClaim(h)
 	if !h.Local {
 		c.Addr = h.Src
 	}
 	return nil
+}
+
+func newClaim(h proxyproto.Header) *Claim {
+	return &Claim{
+		Local:     h.Local,
+		Dst:       h.Dst,
+		Authority: text(h.TLVs, proxyproto.Authority),
+		UniqueID:  text(h.TLVs, proxyproto.UniqueID),
+	}
 }
 
 func text(t proxyproto.TLVs, typ byte) string {

@@ -6,8 +6,8 @@
 // nothing: see the packages below it. Only a PROXY header is read here, since it
 // says who the client is.
 //
-// The access line has the fields listener, mode (connect, socks5, http, tls or unwrap),
-// client, user, session, target (as asked for), address (as dialed), source,
+// The access line has the fields listener, mode (connect, socks5, http, tls, unwrap or
+// unwrap-udp), client, user, session, target (as asked for), address (as dialed), source,
 // attempts, dns_ms, connect_ms, up and down (bytes from and to the client), took (in
 // milliseconds), status, reason and, when there is one, error; cooling, when the
 // source was, as all were; of a client that a

@@ -73,6 +73,7 @@ const (
 	SourceGone      Reason = "source-gone"      // its source address left the host
 	Drained         Reason = "drained"          // the process ends
 	Killed          Reason = "killed"           // an operator asked for it
+	Evicted         Reason = "evicted"          // a flow of datagrams, for another one
 )
 
 // Pipe relays between a client and an upstream.

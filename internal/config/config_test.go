@@ -106,7 +106,7 @@ listeners:
     destinations: {allow: [], deny: [], ports: [1-65535]}
 
   - name: game
-    listen: [":25565", ":2000-2002"]      # ranges too
+    listen: [":25565", "udp/:25565", "udp/:2000-2002"]   # ranges too
     mode: unwrap
     from: [10.0.0.0/8]                    # who may send a PROXY header; empty is an error
     to: ["127.0.0.1:25566", "[::1]:25566"]   # one per family; or  to: destination
@@ -210,7 +210,7 @@ func TestParseSample(t *testing.T) {
 			},
 		}, {
 			Name:         "game",
-			Listen:       []string{":25565", ":2000", ":2001", ":2002"},
+			Listen:       []string{":25565", "udp/:25565", "udp/:2000", "udp/:2001", "udp/:2002"},
 			Mode:         "unwrap",
 			Destinations: Destinations{Ports: []target.PortRange{{From: 1, To: 65535}}},
 			Unwrap: &Unwrap{

@@ -121,8 +121,6 @@ func (l *Listener) listen(s sockets, n *int) error {
 		return fmt.Errorf("%q: more than %d ports in all", s, maxSockets)
 	case s.network == "udp" && l.Mode != modeUnwrap && l.Mode != "":
 		return fmt.Errorf("%q: UDP is for mode %s (this listener's mode is %s)", s, modeUnwrap, l.Mode)
-	case s.network == "udp":
-		return fmt.Errorf("%q: UDP is %w", s, errLater)
 	}
 	for one := range s.each() {
 		l.Listen = append(l.Listen, one.String())

@@ -16,7 +16,7 @@ type Unwrap struct {
 	From         []netip.Prefix   // who may send a PROXY header; never empty
 	To           []netip.AddrPort // at most one of a family; port 0 is the one that the client came to; none means the header's destination
 	Source       string           // keep-port, any-port or own; default keep-port
-	UDPHeader    string           // every or first; default every
+	UDPHeader    string           // every, first, first-v1 or simple; default every
 	AllowSources []netip.Prefix   // claimed sources that are refused otherwise
 }
 
@@ -24,7 +24,7 @@ const toDestination = "destination"
 
 var (
 	parseLeave     = choice([]string{"keep-port", "any-port", "own"})
-	parseUDPHeader = choice([]string{"every", "first"})
+	parseUDPHeader = choice([]string{"every", "first", "first-v1", "simple"})
 )
 
 var errNobody = errors.New("nobody could send a PROXY header (name the load balancer's addresses)")

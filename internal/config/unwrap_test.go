@@ -68,7 +68,7 @@ func TestParseRefusesUnwrap(t *testing.T) {
 				"f.yaml:1:210: listeners[0].to[11]: \"\": not an address and port (write it as 127.0.0.1:22, [::1]:22, 127.0.0.1:*, or destination)"},
 		{"words", "mode: unwrap, from: ['::1'], to: destination, source: keep, udp_header: all, allow_sources: [x]",
 			"f.yaml:1:87: listeners[0].source: \"keep\": use keep-port, any-port or own\n" +
-				"f.yaml:1:105: listeners[0].udp_header: \"all\": use every or first\n" +
+				"f.yaml:1:105: listeners[0].udp_header: \"all\": use every, first, first-v1 or simple\n" +
 				"f.yaml:1:126: listeners[0].allow_sources[0]: \"x\": not an address or prefix (write it as 192.0.2.0/24 or 2001:db8::/32)"},
 		{"what means nothing", "mode: unwrap, from: ['::1'], to: '[::1]:1', pool: main, destinations: {}, accept_proxy: ['::1']",
 			"f.yaml:1:77: listeners[0].pool: mode unwrap leaves by the client's address (leave the key out)\n" +

@@ -5,6 +5,7 @@
 //	unwrap.go   a client, from its header to the tunnel
 //	source.go   which addresses are believed
 //	reason.go   what the access line has for what went wrong
+//	datagrams.go, datagramsocket.go: the same for datagrams
 //	dial.go     the connection to the server, from an address of another host
 //
 // What the server sends back to such an address must be routed to this host, which
@@ -86,7 +87,7 @@ func (d *Door) connect(ctx context.Context, c *listener.Client) (relay.Duplex, e
 	if c.Claim.Local || d.Source == Own {
 		src = netip.AddrPort{}
 	}
-	dst, err := d.target(ctx, c, src)
+	dst, err := d.target(ctx, cameTo(c), c.Claim.Dst, src)
 	if err != nil {
 		return nil, err
 	}
@@ -102,18 +103,18 @@ func (d *Door) connect(ctx context.Context, c *listener.Client) (relay.Duplex, e
 	return up, nil
 }
 
-// target is where c is connected to, from src or, if that is not valid, from an
-// address of this host.
-func (d *Door) target(ctx context.Context, c *listener.Client, src netip.AddrPort) (netip.AddrPort, error) {
+// target is where a client is connected to that came to port, and whose header names
+// dst: from src or, if that is not valid, from an address of this host.
+func (d *Door) target(ctx context.Context, port uint16, dst, src netip.AddrPort) (netip.AddrPort, error) {
 	if len(d.To) == 0 {
-		return d.destination(ctx, c.Claim.Dst, src)
+		return d.destination(ctx, dst, src)
 	}
 	for _, to := range d.To {
 		if src.IsValid() && src.Addr().Is4() != to.Addr().Is4() {
 			continue
 		}
 		if to.Port() == 0 {
-			to = netip.AddrPortFrom(to.Addr(), cameTo(c))
+			to = netip.AddrPortFrom(to.Addr(), port)
 		}
 		if d.Loop != nil && d.Loop(to) {
 			return to, target.ErrLoop
