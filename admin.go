@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"swivel/internal/admin"
 	"swivel/internal/config"
+	"swivel/internal/target"
 	"swivel/listener"
 	"swivel/rotate"
 )
@@ -57,7 +59,9 @@ func (p *proxy) useAdmin(g *generation) {
 }
 
 // state is what the admin address shows of p.
-func (p *proxy) state() admin.State { return admin.State{Ready: p.ready, Pools: p.poolStates} }
+func (p *proxy) state() admin.State {
+	return admin.State{Ready: p.ready, Pools: p.poolStates, Cool: p.cool}
+}
 
 var errDraining = errors.New("draining")
 
@@ -101,5 +105,43 @@ func (p *proxy) poolStates() []admin.Pool {
 }
 
 func sourceState(u *rotate.Use) admin.Source {
-	return admin.Source{Source: u.String(), State: admin.Ready, Weight: u.Weight, Labels: u.Labels, Open: u.Open}
+	s := admin.Source{
+		Source: u.String(), State: admin.Ready, Weight: u.Weight, Labels: u.Labels,
+		Open: u.Open, Uses: u.Uses, Cool: admin.Duration(u.Cooling), Parts: u.Parts,
+	}
+	if u.Cooling > 0 {
+		s.State = admin.Cooling
+	}
+	return s
+}
+
+// cool has a source not be used for a while, in the pool that c names or in all that
+// have it.
+func (p *proxy) cool(c admin.Cooldown) error {
+	host := ""
+	if c.Target != "" {
+		t, err := target.ParseHost(c.Target, 1)
+		if err != nil {
+			return fmt.Errorf("%w: target is neither a name nor an address", admin.ErrInvalid)
+		}
+		host = t.Host()
+	}
+	p.mu.Lock()
+	pools := p.pools
+	p.mu.Unlock()
+	if c.Pool != "" {
+		if pools[c.Pool] == nil {
+			return fmt.Errorf("pool %q: %w", c.Pool, admin.ErrUnknown)
+		}
+		pools = map[string]*rotate.Pool{c.Pool: pools[c.Pool]}
+	}
+	found := false
+	for _, pool := range pools {
+		found = pool.Cool(c.Source, host, time.Duration(c.For)) == nil || found
+	}
+	if !found {
+		return fmt.Errorf("source %q: %w (see /api/sources)", c.Source, admin.ErrUnknown)
+	}
+	p.log.Info().Str("source", c.Source).Str("target", host).Stringer("for", time.Duration(c.For)).Msg("cooldown")
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +26,76 @@ func get(t testing.TB, admin, path string) (status int, body string) {
 		t.Fatal(err)
 	}
 	return r.StatusCode, string(b)
+}
+
+// post asks the admin address to change something.
+func post(t testing.TB, admin, path, body string) (status int, answer string) {
+	t.Helper()
+	c := http.Client{Timeout: patience}
+	r, err := c.Post("http://"+admin+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+// TestCooldownEntry: a scraper says that a source is refused by a target, or by all.
+func TestCooldownEntry(t *testing.T) {
+	s := start(t, "-config", config(t, adminKey+`
+pools: {main: {sources: [{address: 127.0.0.2}, {address: 127.0.0.3}]}}
+listeners:
+  - {name: egress, listen: "127.0.0.1:0", `+goesAnywhere+`}
+`))
+	admin, proxy := s.addr("admin"), s.addr("egress")
+	_, port, _ := strings.Cut(newEcho(t, nil), ":")
+	from := func(host string, want ...string) {
+		t.Helper()
+		var got []string
+		for range want {
+			c := dial(t, proxy)
+			head, err := connect(c, host+":"+port)
+			c.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, strings.TrimPrefix(field(head, "Swivel-Source"), "127.0.0."))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: left by %v, want %v", host, got, want)
+		}
+	}
+	from("127.0.0.1", "2", "3")
+	for _, tt := range []struct {
+		body string
+		want int
+	}{
+		{`{"source": "127.0.0.2", "target": "A.localhost.", "for": "10m"}`, 204},
+		{`{"source": "192.0.2.77", "for": "10m"}`, 404},
+		{`{"source": "127.0.0.2", "pool": "other", "for": "10m"}`, 404},
+		{`{"source": "127.0.0.2", "target": "a:443", "for": "10m"}`, 400},
+	} {
+		if status, answer := post(t, admin, "/api/cooldown", tt.body); status != tt.want {
+			t.Errorf("%s: %d %q, want %d", tt.body, status, answer, tt.want)
+		}
+	}
+	from("a.localhost", "3", "3", "3")
+	from("b.localhost", "2", "3", "2")
+	if status, answer := post(t, admin, "/api/cooldown", `{"source": "127.0.0.2", "pool": "main", "for": "10m"}`); status != 204 {
+		t.Errorf("%d %q", status, answer)
+	}
+	from("b.localhost", "3", "3", "3")
+	if _, body := get(t, admin, "/api/sources"); !strings.Contains(body, `"source":"127.0.0.2","state":"cooling"`) || !strings.Contains(body, `"cooldown":"9m`) {
+		t.Errorf("got %s", body)
+	}
+	post(t, admin, "/api/cooldown", `{"source": "127.0.0.2", "for": "0s"}`)
+	from("b.localhost", "2", "3", "2")
+	from("a.localhost", "3", "3")
+	s.stop()
 }
 
 const adminKey = "admin: {listen: '127.0.0.1:0'}\n"

@@ -271,7 +271,8 @@ func (p *Pool) Cool(source, target string, d time.Duration) error {
 	return nil
 }
 
-// find finds the source that is written like this: an address, or as its ID is.
+// find finds the source that is written like this: an address, or as its ID or String
+// is.
 func (p *Pool) find(source string) (place, bool) {
 	if a, err := netip.ParseAddr(source); err == nil {
 		a = a.Unmap()
@@ -283,7 +284,7 @@ func (p *Pool) find(source string) (place, bool) {
 	}
 	for f := range p.rings {
 		for _, m := range p.rings[f].members {
-			if !m.Prefix.IsValid() && m.id.String() == source {
+			if !m.Prefix.IsValid() && (m.id.String() == source || m.Source.String() == source) {
 				return place{m, 0}, true
 			}
 		}

@@ -4,6 +4,7 @@
 //	GET /healthz       200 while the process lives
 //	GET /readyz        200 when clients can be served, else 503 and why
 //	GET /api/sources   the pools, with the state of each source
+//	POST /api/cooldown a source is not to be used for a while: see Cooldown
 //
 // It knows nothing but what State tells it. It has no users: who may connect is a
 // matter of addresses, and requests that a web page makes of its visitor's browser
@@ -24,6 +25,7 @@ import (
 type State struct {
 	Ready func() error  // nil when clients can be served, else why not
 	Pools func() []Pool // in the order of the configuration
+	Cool  func(Cooldown) error
 }
 
 // Pool is a pool as /api/sources shows it.
@@ -36,6 +38,7 @@ type Pool struct {
 // States of a source.
 const (
 	Ready   = "ready"
+	Cooling = "cooling" // not to be used for a while
 	Missing = "missing" // configured, and not there
 )
 
@@ -47,12 +50,16 @@ type Source struct {
 	Weight int               `json:"weight"`
 	Labels map[string]string `json:"labels,omitempty"`
 	Open   int               `json:"open"` // connections that leave by it now
+	Uses   uint64            `json:"uses"` // connections so far
+	Cool   Duration          `json:"cooldown,omitzero"`
+	Parts  int               `json:"cooling_parts,omitzero"` // of a prefix
 }
 
 // Handler returns the handler of everything that the package serves.
 func Handler(s State) http.Handler {
 	api := http.NewServeMux()
 	api.HandleFunc("GET /api/sources", s.sources)
+	api.HandleFunc("POST /api/cooldown", s.cooldown)
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

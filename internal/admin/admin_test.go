@@ -107,8 +107,8 @@ func TestHandler(t *testing.T) {
 	want(200, "ok\n", "GET", "/healthz")
 	want(503, "draining\n", "GET", "/readyz")
 	const pools = `{"pools":[{"name":"main","strategy":"random","sources":[` +
-		`{"source":"192.0.2.1","state":"ready","weight":2,"labels":{"country":"DE"},"open":3},` +
-		`{"source":"eth7","state":"missing","why":"no such interface","weight":1,"open":0}]},` +
+		`{"source":"192.0.2.1","state":"ready","weight":2,"labels":{"country":"DE"},"open":3,"uses":0},` +
+		`{"source":"eth7","state":"missing","why":"no such interface","weight":1,"open":0,"uses":0}]},` +
 		`{"name":"none","strategy":"hash","sources":[]}]}` + "\n"
 	want(200, pools, "GET", "/api/sources")
 	want(404, "", "GET", "/")
