@@ -14,7 +14,7 @@ import (
 )
 
 // connect makes one attempt, which ends at a time unless that is zero. It binds to
-// src, unless that has no address, with port 0: see sockopt.BindLater.
+// src, unless the kernel is to choose, with port 0: see sockopt.BindLater.
 //
 // Not by net.Dialer: it makes 28 allocations and starts a goroutine that only waits
 // for ctx, where this makes 5; and what it makes costs a tunnel more, see
@@ -38,7 +38,7 @@ func (d *Dialer) socket(src *Source, dst netip.AddrPort) (fd int, err error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	if err = d.set(fd, src, dst); err == nil && src.Addr.IsValid() {
+	if err = d.set(fd, src, dst); err == nil && src.isBound() {
 		err = relay.Bind(fd, netip.AddrPortFrom(src.Addr, 0))
 	}
 	if err != nil {
@@ -53,8 +53,10 @@ func (d *Dialer) set(fd int, src *Source, dst netip.AddrPort) error {
 	if err := sockopt.NoDelay(fd); err != nil {
 		return err
 	}
-	if err := sockopt.BindLater(fd); err != nil {
-		return err
+	if src.isBound() {
+		if err := sockopt.BindLater(fd); err != nil {
+			return err
+		}
 	}
 	if src.Free {
 		if err := sockopt.FreeBind(fd); err != nil {

@@ -114,6 +114,24 @@ func TestDialRotates(t *testing.T) {
 	}
 }
 
+// The unspecified address is no source that a socket is bound to: the kernel chooses.
+func TestDialUnspecified(t *testing.T) {
+	d := &Dialer{Pool: new(Pool)}
+	d.Pool.Set(Config{}, []Source{{Addr: netip.IPv4Unspecified()}, {Addr: netip.IPv6Unspecified()}})
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		dst, from := server(t, address)
+		up, err := d.Dial(t.Context(), Request{Addrs: []netip.AddrPort{dst}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := <-from; got != dst.Addr() || up.Addr != dst {
+			t.Errorf("left by %v for %v", got, up.Addr)
+		}
+		up.Close()
+		up.Done()
+	}
+}
+
 func TestDialMovesOnFromSource(t *testing.T) {
 	const foreign = "203.0.113.77" // on no interface
 	dst, from := server(t, "127.0.0.1:0")

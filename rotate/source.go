@@ -11,7 +11,7 @@ import (
 // Source is an address that connections can leave by, a prefix of which they can
 // leave by any address, or another proxy that they can leave through.
 type Source struct {
-	Addr   netip.Addr        // that a connection is bound to; of a prefix, chosen anew for each
+	Addr   netip.Addr        // that a connection is bound to; of a prefix, chosen anew for each; unspecified: the kernel chooses
 	Prefix netip.Prefix      // routed to this host; the zero Prefix: Addr is the source
 	Exit   *exit.Proxy       // nil: Addr or Prefix is the source
 	Spread int               // how many bits of an address of Prefix count as one source, see span
@@ -28,6 +28,9 @@ type ID struct {
 	Net  netip.Prefix // the address, as a prefix of all its bits; of a Prefix, the part that counts as one source
 	Exit string       // the proxy, see exit.Proxy.String
 }
+
+// isBound reports whether connections are bound to an address.
+func (s *Source) isBound() bool { return s.Addr.IsValid() && !s.Addr.IsUnspecified() }
 
 // ID is what s is known by.
 func (s *Source) ID() ID {
