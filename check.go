@@ -94,6 +94,8 @@ func (r *report) pool(p config.Pool, h *iface.Host, x *exits) {
 	for _, f := range entries {
 		if f.missing != "" {
 			r.miss(hint, "pool %s: source %s: %s", p.Name, f.name(), f.missing)
+		} else {
+			r.onLink(p.Name, f.Source)
 		}
 	}
 	if n == 0 {

@@ -94,8 +94,10 @@ func (p *proxy) setPools() {
 		p.say(pc.Name, entries)
 		again = again || slices.ContainsFunc(entries, routed)
 		for _, s := range sources {
-			if _, known := p.used[s.Addr]; !known && s.Addr.IsValid() { // else its timer may be running
-				p.used[s.Addr] = nil
+			if net := s.ID().Net; net.IsValid() {
+				if _, known := p.used[net]; !known { // else its timer may be running
+					p.used[net] = nil
+				}
 			}
 		}
 	}
@@ -129,7 +131,7 @@ func poolConfig(pc config.Pool) rotate.Config {
 // routed reports whether an entry is there, or might come to be, by a local route
 // alone. Of those the kernel's news does not tell.
 func routed(f found) bool {
-	return f.Address.IsValid() && (f.missing != "" || f.sources[0].Free)
+	return (f.Address.IsValid() || f.Prefix.IsValid()) && (f.missing != "" || f.sources[0].Free)
 }
 
 // sourceGrace is how long a source may be away before its tunnels are ended. One
@@ -156,7 +158,7 @@ func (p *proxy) watchGone() (unsure bool) {
 }
 
 // endSource ends what leaves by a, unless the host has a again.
-func (p *proxy) endSource(a netip.Addr) {
+func (p *proxy) endSource(a netip.Prefix) {
 	p.mu.Lock()
 	gone, _ := p.isGone(a)
 	if gone {
@@ -172,11 +174,11 @@ func (p *proxy) endSource(a netip.Addr) {
 
 // isGone reports whether nothing can leave by a any more. Its error means that the
 // kernel could not be asked, and that it is not known.
-func (p *proxy) isGone(a netip.Addr) (bool, error) {
-	if p.host.Load().Has(a) {
+func (p *proxy) isGone(a netip.Prefix) (bool, error) {
+	if a.IsSingleIP() && p.host.Load().Has(a.Addr()) {
 		return false, nil
 	}
-	routed, err := iface.LocalRoute(a)
+	routed, err := prefixRouted(a)
 	return err == nil && !routed, err
 }
 

@@ -9,6 +9,7 @@
 //	datagrams.go UDP, of mode unwrap
 //	admin.go    the admin address, and what it shows
 //	follow.go   the pools, as the host changes
+//	prefix.go   sources that are prefixes
 //	sources.go  the pools' sources, from the configuration and the host's state
 //	upstream.go sources that are other proxies; services.go the DNS that tells of them
 //	region.go   countries, and which sources are for whom

@@ -35,12 +35,12 @@ func findAll(pools []config.Pool, h *iface.Host, c *geo.Countries, x *exits) ([]
 	}
 	var addrs []netip.Addr
 	each(all, func(s *rotate.Source) {
-		if s.Addr.IsValid() {
-			addrs = append(addrs, s.Addr)
+		if net := s.ID().Net; net.IsValid() {
+			addrs = append(addrs, net.Addr())
 		}
 	})
 	countries, err := c.Of(addrs)
-	each(all, func(s *rotate.Source) { locate(s, countries[s.Addr]) })
+	each(all, func(s *rotate.Source) { locate(s, countries[s.ID().Net.Addr()]) })
 	return all, err
 }
 

@@ -58,11 +58,11 @@ type proxy struct {
 	// guards
 	config   *config.Config
 	pools    map[string]*rotate.Pool
-	used     map[netip.Addr]*time.Timer // what clients may be leaving by: all that was in a pool and is not gone
-	entries  map[string][]found         // what setPools found last for each pool
-	said     map[string]string          // what was logged last of each pool
-	lost     string                     // what was wrong with countries last
-	watching bool                       // a timer will look at countries
+	used     map[netip.Prefix]*time.Timer // what clients may be leaving by: all that was in a pool and is not gone
+	entries  map[string][]found           // what setPools found last for each pool
+	said     map[string]string            // what was logged last of each pool
+	lost     string                       // what was wrong with countries last
+	watching bool                         // a timer will look at countries
 
 	countries *geo.Countries // nil: there is no database
 	exits     *exits
@@ -125,7 +125,7 @@ func newProxy(clients context.Context, queue *logqueue.Queue) *proxy {
 		clients: clients,
 		sockets: make(map[string]*socket),
 		udp:     datagrams{sockets: make(map[string]*relay.FlowSocket)},
-		used:    make(map[netip.Addr]*time.Timer),
+		used:    make(map[netip.Prefix]*time.Timer),
 		entries: make(map[string][]found),
 		said:    make(map[string]string),
 

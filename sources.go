@@ -48,6 +48,9 @@ func (f *found) look(h *iface.Host, x *exits) {
 	case f.Upstream != nil:
 		f.lookUpstream(x)
 		return
+	case f.Prefix.IsValid():
+		f.lookPrefix()
+		return
 	case f.Address.IsValid():
 		f.lookAddress(h)
 		return
@@ -91,6 +94,8 @@ func (f *found) add(addrs []netip.Addr, free bool) {
 // name is how the entry is written in the configuration.
 func (f *found) name() string {
 	switch {
+	case f.Prefix.IsValid():
+		return f.Prefix.String()
 	case f.Address.IsValid():
 		return f.Address.String()
 	case f.Interface != "":

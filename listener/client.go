@@ -120,11 +120,11 @@ func (c *Client) Detach() {
 	c.server.Table.removeLocal(l.local)
 }
 
-// leaves reports whether c is served through an upstream connection from a.
-func (c *Client) leaves(a netip.Addr) bool {
+// leaves reports whether c is served through an upstream connection from one of net.
+func (c *Client) leaves(net netip.Prefix) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.leg.by != nil && c.leg.local.Addr() == a
+	return c.leg.by != nil && net.Contains(c.leg.local.Addr())
 }
 
 // Relay makes a tunnel between client, which is c or a layer above it, and upstream.

@@ -115,7 +115,7 @@ func TestEndSource(t *testing.T) {
 	ask(t, two, "a")
 	three = r.dial(t)
 	ask(t, three, "a")
-	r.Table.EndSource(netip.MustParseAddr("127.0.0.2"), relay.SourceGone)
+	r.Table.EndSource(netip.MustParsePrefix("127.0.0.2/32"), relay.SourceGone)
 	reset(t, two)
 	if got := ask(t, three, "undisturbed"); got != "undisturbed" {
 		t.Errorf("got %q", got)

@@ -34,9 +34,9 @@ func (t *Table) End(why relay.Reason) {
 	}
 }
 
-// EndSource ends the clients that are served through an upstream connection from
-// source.
-func (t *Table) EndSource(source netip.Addr, why relay.Reason) {
+// EndSource ends the clients that are served through an upstream connection from an
+// address of source.
+func (t *Table) EndSource(source netip.Prefix, why relay.Reason) {
 	for _, c := range t.list() {
 		if c.leaves(source) {
 			c.End(why)

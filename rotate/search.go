@@ -193,9 +193,13 @@ func (s *search) nextPart(m *member) uint64 {
 }
 
 func (s *search) turnTo(m *member, part uint64) {
-	m.part++
-	if s.own && s.ring.strategy != Hash {
+	switch {
+	case s.ring.strategy == Hash:
+	case s.own:
+		m.part++ // where another target begins
 		s.site.turnTo(m, part)
+	default:
+		m.part = part
 	}
 }
 

@@ -146,6 +146,9 @@ func (s *site) turnTo(m *member, part uint64) {
 
 // note notes that m is used, and returns the number of the use.
 func (s *site) note(p *Pool, m *member, part uint64, at instant) uint64 {
+	if n := len(s.uses); n >= maxUses/4 {
+		s.expire(p, s.uses[n/4].at) // so many in so short a time: the oldest go
+	}
 	s.uses = append(s.uses, use{m, part, at})
 	p.sites.uses++
 	switch {

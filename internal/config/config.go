@@ -71,11 +71,13 @@ type Pool struct {
 }
 
 // Source stands for one or more addresses of this host, or other proxies. Exactly
-// one of Interface, MAC, Address and Upstream is set.
+// one of Interface, MAC, Address, Prefix and Upstream is set.
 type Source struct {
 	Interface string           // every usable address of the interface of this name
 	MAC       net.HardwareAddr // every usable address of the interface with this address, 6 bytes
 	Address   netip.Addr       // this address, without zone, never IPv4-mapped
+	Prefix    netip.Prefix     // any address of it
+	Spread    int              // of Prefix, the bits of an address that count as one source; default 64, or all bits of IPv4 and of a longer prefix
 	Upstream  *Upstream        // not nil: another proxy, or several
 	Weight    int              // turns it gets for one turn of a source of weight 1; 1 to 1000, default 1
 	Labels    map[string]string

@@ -41,6 +41,11 @@ pools:
       - address: 203.0.113.5
         labels: {country: DE}
         weight: 2
+      - prefix: 2001:db8:1::/48
+        spread: 56
+      - {prefix: 2001:db8:2::/48}
+      - {prefix: 192.0.2.0/24}
+      - {prefix: "2001:db8:3::/112"}
     strategy: per-target                  # round-robin | random | least-used | hash
     hash_by: user                         # client | user | session | target
     spacing: 1s
@@ -144,6 +149,10 @@ func TestParseSample(t *testing.T) {
 			Sources: []Source{
 				{Interface: "eth0", Weight: 1},
 				{Address: netip.MustParseAddr("203.0.113.5"), Weight: 2, Labels: map[string]string{"country": "DE"}},
+				{Prefix: netip.MustParsePrefix("2001:db8:1::/48"), Spread: 56, Weight: 1},
+				{Prefix: netip.MustParsePrefix("2001:db8:2::/48"), Spread: 64, Weight: 1},
+				{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Spread: 32, Weight: 1},
+				{Prefix: netip.MustParsePrefix("2001:db8:3::/112"), Spread: 128, Weight: 1},
 			},
 			Strategy: "per-target",
 			HashBy:   "user",

@@ -121,7 +121,7 @@ var refused = []struct{ name, text, want string }{
 	{"names of pools", "pools: {\"a\\nb\": {}, '': {}}" + l,
 		"f.yaml:1:17: pools.\"a\\nb\": \"a\\nb\": characters that do not print\nf.yaml:1:25: pools.\"\": empty (leave the key out, or give it text)"},
 	{"no sources", "pools: {main: {sources: []}}" + l, "f.yaml:1:25: pools.main.sources: an empty list (leave the key out, or name some)"},
-	{"a source that is nothing", "pools: {main: {sources: [{weight: 2}]}}" + l, "f.yaml:1:26: pools.main.sources[0]: what is it? (write one of interface, mac, address, upstream and upstream_srv)"},
+	{"a source that is nothing", "pools: {main: {sources: [{weight: 2}]}}" + l, "f.yaml:1:26: pools.main.sources[0]: what is it? (write one of interface, mac, address, prefix, upstream and upstream_srv)"},
 	{"a source that is two", "pools: {main: {sources: [{interface: eth0, address: 192.0.2.1}]}}" + l,
 		"f.yaml:1:26: pools.main.sources[0]: interface and address exclude each other (write a source for each)"},
 	{"weights", "pools: {main: {sources: [{interface: a, weight: 0}, {interface: b, weight: 1001}]}}" + l,
@@ -133,7 +133,7 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:57: pools.main.sources[1].mac: \"02:00:5e:10:00:00:00:01\": not a MAC address (write it as 5e:88:52:b0:f7:5b)"},
 	{"addresses", "pools: {main: {sources: [{address: a}, {address: 192.0.2.0/24}, {address: 0.0.0.0}, {address: 'fe80::1%eth0'}]}}" + l,
 		"f.yaml:1:36: pools.main.sources[0].address: \"a\": not an address (write it as 192.0.2.1 or 2001:db8::1)\n" +
-			"f.yaml:1:50: pools.main.sources[1].address: \"192.0.2.0/24\": prefixes are not there yet\n" +
+			"f.yaml:1:50: pools.main.sources[1].address: \"192.0.2.0/24\": not an address (write prefix: 192.0.2.0/24)\n" +
 			"f.yaml:1:75: pools.main.sources[2].address: \"0.0.0.0\": nothing can leave by this address\n" +
 			"f.yaml:1:95: pools.main.sources[3].address: \"fe80::1%eth0\": nothing can leave by this address"},
 	{"labels", "pools: {main: {sources: [{interface: a, labels: {n: 1, m: , n: x}}]}}" + l,
@@ -215,9 +215,16 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:43: pools.main.hash_by: \"cookie\": use client, user, session or target\n" +
 			"f.yaml:1:60: pools.main.spacing: \"1\": no unit (write 1s)"},
 	{"waiting for nothing", "pools: {main: {wait: 1s}}" + l, "f.yaml:1:22: pools.main.wait: waits for nothing (add spacing, such as  spacing: 1s)"},
-	{"later keys of a pool", "pools:\n  main:\n    sources: [{prefix: '2001:db8::/48', spread: 64}]" + l,
-		"f.yaml:3:24: pools.main.sources[0].prefix: not there yet\n" +
-			"f.yaml:3:49: pools.main.sources[0].spread: not there yet"},
+	{"prefixes", "pools: {main: {sources: [{prefix: '2001:db8::1/48'}, {prefix: a}, {prefix: '::ffff:10.0.0.0/104'}, {prefix: 224.0.0.0/8}]}}" + l,
+		"f.yaml:1:35: pools.main.sources[0].prefix: \"2001:db8::1/48\": bits are set behind the prefix (did you mean 2001:db8::/48?)\n" +
+			"f.yaml:1:63: pools.main.sources[1].prefix: \"a\": not a prefix (write it as 2001:db8:1::/48 or 192.0.2.0/24)\n" +
+			"f.yaml:1:76: pools.main.sources[2].prefix: \"::ffff:10.0.0.0/104\": write it as IPv4\n" +
+			"f.yaml:1:109: pools.main.sources[3].prefix: \"224.0.0.0/8\": nothing can leave by these addresses"},
+	{"spreads", "pools: {main: {sources: [{prefix: '2001:db8::/48', spread: 40}, {prefix: 10.0.0.0/24, spread: 31}, {prefix: 10.0.0.0/24, spread: 33}, {address: 10.0.0.1, spread: 32}]}}" + l,
+		"f.yaml:1:60: pools.main.sources[0].spread: 40: want 48 to 128\n" +
+			"f.yaml:1:95: pools.main.sources[1].spread: 31: parts of two addresses (write 32)\n" +
+			"f.yaml:1:130: pools.main.sources[2].spread: 33: want 24 to 32\n" +
+			"f.yaml:1:163: pools.main.sources[3].spread: of what? (a key of prefix)"},
 	{"a cooldown", "pools: {main: {cooldown: {after: -1, for: 1m, most: 30s, keep: 50, when_all_cool: stop}}}" + l,
 		"f.yaml:1:34: pools.main.cooldown.after: \"-1\": want a whole number, 0 to 1000\n" +
 			"f.yaml:1:53: pools.main.cooldown.most: less than for, 1m0s\n" +

@@ -11,7 +11,7 @@ type Flags struct {
 	Config      string // path of a file; goes with LogLevel and LogFormat only
 	Listen      string // addresses; "" means 127.0.0.1:8080
 	Mode        string // "" means connect
-	Pool        string // interfaces, MACs, addresses and proxies; "" means those of the default route
+	Pool        string // interfaces, MACs, addresses, prefixes and proxies; "" means those of the default route
 	Strategy    string // "" means round-robin
 	Users       string // path of the htpasswd file; "" means no users are asked for
 	Clients     string // prefixes; "" means everyone who can reach a loopback address
@@ -40,7 +40,7 @@ func (f *Flags) settings() []setting {
 		{"config", (*textFlag)(&f.Config), "read everything from this `file`"},
 		{"listen", (*textFlag)(&f.Listen), "`addresses` to listen on (default 127.0.0.1:8080)"},
 		{"mode", (*textFlag)(&f.Mode), "`connect`, which is CONNECT, plain HTTP and SOCKS5 on one port (default), sni or unwrap"},
-		{"pool", (*textFlag)(&f.Pool), "interfaces, MACs, addresses and other proxies (http://user:password@host:port, https, socks5) to leave by: `sources` (default those of the default route)"},
+		{"pool", (*textFlag)(&f.Pool), "interfaces, MACs, addresses, prefixes and other proxies (http://user:password@host:port, https, socks5) to leave by: `sources` (default those of the default route)"},
 		{"strategy", (*textFlag)(&f.Strategy), "`order` of the pool: round-robin (default), random, least-used, per-target or hash"},
 		{"users", (*textFlag)(&f.Users), "htpasswd `file`"},
 		{"clients", (*textFlag)(&f.Clients), "`prefixes` that may connect (default everyone who can reach a loopback address)"},

@@ -53,7 +53,7 @@ func TestBuildDefaults(t *testing.T) {
 }
 
 func TestBuild(t *testing.T) {
-	c := mustBuild(t, "-listen :8080,[::1]:8081 -mode connect -pool eth0,5e:88:52:b0:f7:5b,192.0.2.1,2001:db8::1,2:0:5e:10:0:0:0:1"+
+	c := mustBuild(t, "-listen :8080,[::1]:8081 -mode connect -pool eth0,5e:88:52:b0:f7:5b,192.0.2.1,2001:db8::1,2:0:5e:10:0:0:0:1,2001:db8:1::/48"+
 		" -strategy random -users f -clients 10.0.0.0/8,192.0.2.1 -allow 127.0.0.0/8,*.example.com -deny a.example.com"+
 		" -ports 443,8443,8000-8999 -cert c.pem -key k.pem -mark 0x10 -log-level debug -log-format console")
 	equal(t, c.Log, Log{"debug", "console"})
@@ -63,6 +63,7 @@ func TestBuild(t *testing.T) {
 		{Address: netip.MustParseAddr("192.0.2.1"), Weight: 1},
 		{Address: netip.MustParseAddr("2001:db8::1"), Weight: 1},
 		{Address: netip.MustParseAddr("2:0:5e:10::1"), Weight: 1},
+		{Prefix: netip.MustParsePrefix("2001:db8:1::/48"), Spread: 64, Weight: 1},
 	}}})
 	equal(t, c.Listeners, []Listener{{
 		Name:    "egress",
@@ -138,7 +139,6 @@ func TestBuildRefuses(t *testing.T) {
 		{"nothing", "-users= -listen :80", "", "-users: empty (leave it out, or give it a value)"},
 		{"nothing by variable", "-listen :80", "SWIVEL_USERS=", "SWIVEL_USERS: empty (leave it out, or give it a value)"},
 		{"nothing between commas", "-pool eth0,,eth1", "", `-pool: "eth0,,eth1": nothing between two commas`},
-		{"a prefix", "-pool 2001:db8::/48", "", `-pool: "2001:db8::/48": prefixes are not there yet`},
 		{"another proxy", "-pool eth0,http://u:secret@a", "", `-pool: no port (write it as http://user:password@node2.example:8080)`},
 		{"a MAC of 8 bytes", "-pool 02-00-5e-10-00-00-00-01", "", `-pool: "02-00-5e-10-00-00-00-01": not a MAC address (write it as 5e:88:52:b0:f7:5b)`},
 		{"half a MAC", "-pool 5e:88:52", "", `-pool: "5e:88:52": neither a MAC address nor IPv6`},

@@ -21,7 +21,7 @@ var keys = map[string]any{
 	"resolver": map[string]any{"servers": nil, "timeout": nil, "prefer": nil, "cache": nil},
 	"geo":      map[string]any{"database": nil},
 	"pools": map[string]any{"*": map[string]any{
-		"sources":  map[string]any{"interface": nil, "mac": nil, "address": nil, "upstream": nil, "upstream_srv": nil, "ca": nil, "send_proxy": nil, "resolve": nil, "forward_session": nil, "weight": nil, "labels": map[string]any{"*": nil}},
+		"sources":  map[string]any{"interface": nil, "mac": nil, "address": nil, "prefix": nil, "spread": nil, "upstream": nil, "upstream_srv": nil, "ca": nil, "send_proxy": nil, "resolve": nil, "forward_session": nil, "weight": nil, "labels": map[string]any{"*": nil}},
 		"strategy": nil, "hash_by": nil, "spacing": nil, "wait": nil, "refresh": nil,
 		"cooldown": map[string]any{"after": nil, "for": nil, "most": nil, "keep": nil, "when_all_cool": nil},
 	}},
@@ -99,7 +99,7 @@ func checkValid(t *testing.T, c *Config) {
 		names = append(names, p.Name)
 		for _, s := range p.Sources {
 			kinds := 0
-			for _, is := range []bool{s.Interface != "", s.MAC != nil, s.Address.IsValid(), s.Upstream != nil} {
+			for _, is := range []bool{s.Interface != "", s.MAC != nil, s.Address.IsValid(), s.Prefix.IsValid(), s.Upstream != nil} {
 				if is {
 					kinds++
 				}

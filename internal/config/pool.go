@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -78,21 +80,44 @@ func (s *Source) read(n node) {
 		key("interface", value(&s.Interface, parseInterface)),
 		key("mac", value(&s.MAC, parseMAC)),
 		key("address", value(&s.Address, parseAddress)),
-		later("prefix"),
-		later("spread"),
+		key("prefix", value(&s.Prefix, parseSourcePrefix)),
+		key("spread", number(&s.Spread, 1, 128)),
 		key("upstream", value(&s.Upstream, parseUpstream)),
 		key("upstream_srv", value(&s.Upstream, parseSRV)),
 		key("weight", number(&s.Weight, 1, 1000)),
 		key("labels", s.readLabels),
 	}, more...)...)
 	readMore(n)
+	if err := s.checkSpread(n.has("spread")); err != nil {
+		n.child("spread").errorf("%v", err)
+	}
 	kinds := slices.DeleteFunc([]string{"interface", "mac", "address", "prefix", "upstream", "upstream_srv"}, func(key string) bool { return !n.has(key) })
 	switch {
 	case len(kinds) == 0:
-		n.errorf("what is it? (write one of interface, mac, address, upstream and upstream_srv)")
+		n.errorf("what is it? (write one of interface, mac, address, prefix, upstream and upstream_srv)")
 	case len(kinds) > 1:
 		n.errorf("%s exclude each other (write a source for each)", strings.Join(kinds, " and "))
 	}
+}
+
+// checkSpread fills in the default, unless a spread is given.
+func (s *Source) checkSpread(given bool) error {
+	width, bits := s.Prefix.Addr().BitLen(), s.Prefix.Bits()
+	switch {
+	case !s.Prefix.IsValid() && given:
+		return errors.New("of what? (a key of prefix)")
+	case !s.Prefix.IsValid():
+		return nil
+	case !given && s.Prefix.Addr().Is6() && bits <= 64:
+		s.Spread = 64
+	case !given:
+		s.Spread = width
+	case s.Spread < bits || s.Spread > width:
+		return fmt.Errorf("%d: want %d to %d", s.Spread, bits, width)
+	case s.Spread == width-1 && bits < width-1:
+		return fmt.Errorf("%d: parts of two addresses (write %d)", s.Spread, width)
+	}
+	return nil
 }
 
 func (s *Source) readLabels(n node) {

@@ -170,13 +170,29 @@ func parseAddress(s string) (netip.Addr, error) {
 	addr = addr.Unmap()
 	switch {
 	case err != nil && strings.Contains(s, "/"):
-		return addr, fmt.Errorf("%q: prefixes are %w", shorten(s), errLater)
+		return addr, fmt.Errorf("%q: not an address (write prefix: %s)", shorten(s), shorten(s))
 	case err != nil:
 		return addr, fmt.Errorf("%q: not an address (write it as 192.0.2.1 or 2001:db8::1)", shorten(s))
 	case addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast():
 		return addr, fmt.Errorf("%q: nothing can leave by this address", s)
 	}
 	return addr, nil
+}
+
+// parseSourcePrefix reads a prefix that connections can leave by any address of.
+func parseSourcePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return p, fmt.Errorf("%q: not a prefix (write it as 2001:db8:1::/48 or 192.0.2.0/24)", shorten(s))
+	case p.Addr().Is4In6():
+		return p, fmt.Errorf("%q: write it as IPv4", s)
+	case p != p.Masked():
+		return p, fmt.Errorf("%q: bits are set behind the prefix (did you mean %v?)", s, p.Masked())
+	case p.Bits() == 0 || p.Addr().IsMulticast():
+		return p, fmt.Errorf("%q: nothing can leave by these addresses", s)
+	}
+	return p, nil
 }
 
 // parseSource reads an interface, a MAC, an address or the URL of a proxy, told apart
@@ -189,7 +205,10 @@ func parseSource(s string) (Source, error) {
 	switch {
 	case strings.Contains(s, "://"):
 		src.Upstream, err = parseUpstream(s)
-	case addrErr == nil || strings.Contains(s, "/"):
+	case strings.Contains(s, "/"):
+		src.Prefix, err = parseSourcePrefix(s)
+		src.checkSpread(false)
+	case addrErr == nil:
 		src.Address, err = parseAddress(s)
 	case macErr == nil:
 		src.MAC, err = parseMAC(s)
