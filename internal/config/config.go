@@ -2,8 +2,7 @@
 // validated Config.
 //
 // Reading is strict: a key or a value that is not known is an error that says
-// where it stands and what would be right, and so is one of a capability that
-// swivel does not have yet. All errors of a file are reported at once.
+// where it stands and what would be right. All errors of a file are reported at once.
 //
 // It does not look at the host: whether an interface, a users file or a
 // certificate exists is found out by whoever uses it.

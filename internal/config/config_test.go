@@ -14,8 +14,7 @@ import (
 	"swivel/internal/target"
 )
 
-// sample has every key there is, and those of later capabilities that may be
-// written because their value switches them off.
+// sample has every key there is.
 const sample = `
 log: {level: info, format: json}          # format: json | console
 admin: {listen: 127.0.0.1:9080}

@@ -11,7 +11,6 @@ type field struct {
 	read     func(node)
 	example  string // of a key that must be there
 	required bool
-	later    bool // the key of a capability that is not there yet
 	foreign  bool // the key of another mode
 }
 
@@ -19,16 +18,6 @@ func key(name string, read func(node)) field { return field{key: name, read: rea
 
 func required(name, example string, read func(node)) field {
 	return field{key: name, read: read, example: example, required: true}
-}
-
-// later is a key that is known and means nothing yet. It is taken only with a
-// value that switches its capability off.
-func later(name string, off ...string) field {
-	return field{key: name, later: true, read: func(n node) {
-		if kind := n.kind(); kind != kindText && kind != kindNumber || !slices.Contains(off, n.yaml.Value) {
-			n.errorf("%v", errLater)
-		}
-	}}
 }
 
 // refuse notes what is wrong with a key that is not to be there.
@@ -81,7 +70,7 @@ func hint(name string, known []field) string {
 	var all, now []string
 	for _, f := range known {
 		all = append(all, f.key)
-		if !f.later && !f.foreign {
+		if !f.foreign {
 			now = append(now, f.key)
 		}
 	}

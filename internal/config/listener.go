@@ -68,7 +68,7 @@ func (l *Listener) keys(mode string) []field {
 		for _, k := range m.keys {
 			modes[k.key] = append(modes[k.key], m.mode)
 			switch {
-			case m.mode == mode || k.later:
+			case m.mode == mode:
 				own = append(own, k)
 				continue
 			case mode == "":

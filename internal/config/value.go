@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// errLater is the answer to settings of capabilities to come.
-var errLater = errors.New("not there yet")
 
 func parseText(s string) (string, error) {
 	switch {
@@ -23,22 +21,15 @@ func parseText(s string) (string, error) {
 	return s, nil
 }
 
-// choice reads one of the words in now; those in then are known, and to come.
-func choice(now []string, then ...string) func(string) (string, error) {
+// choice reads one of the words.
+func choice(words []string) func(string) (string, error) {
 	return func(s string) (string, error) {
-		for _, w := range now {
-			if s == w {
-				return s, nil
-			}
+		if slices.Contains(words, s) {
+			return s, nil
 		}
-		for _, w := range then {
-			if s == w {
-				return "", fmt.Errorf("%q: %w", s, errLater)
-			}
-		}
-		all := now[0]
-		if n := len(now) - 1; n > 0 {
-			all = strings.Join(now[:n], ", ") + " or " + now[n]
+		all := words[0]
+		if n := len(words) - 1; n > 0 {
+			all = strings.Join(words[:n], ", ") + " or " + words[n]
 		}
 		return "", fmt.Errorf("%q: use %s", shorten(s), all)
 	}
