@@ -88,6 +88,7 @@ type Pool struct {
 	config  Config
 	epoch   time.Time // of instant
 	known   map[ID]*member
+	names   bool    // see Names
 	round   uint64  // of Set
 	rings   [2]ring // by family
 	sites   sites
@@ -126,9 +127,11 @@ func (p *Pool) Set(c Config, sources []Source) {
 	}
 	p.config = c
 	p.round++
+	p.names = len(sources) > 0
 	var lists [2][]*member
 	var changed [2]bool
 	for _, s := range sources {
+		p.names = p.names && s.Exit != nil && s.Exit.Names
 		m, news := p.admit(s)
 		if m == nil {
 			continue // listed twice: the first entry counts
@@ -215,6 +218,15 @@ func (p *Pool) Has(dst netip.Addr) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.rings[familyOf(dst)].members) > 0
+}
+
+// Names reports whether every source is a proxy that is asked for names, so that
+// nobody here needs to look them up: a Request may then have a Target and, in place of
+// its address, an unspecified one.
+func (p *Pool) Names() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.names
 }
 
 // Empty reports whether there is no source at all.

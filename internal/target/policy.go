@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // What a Policy answers. The texts say no address: a client may not learn from a
@@ -108,6 +109,21 @@ func (p *Policy) Pass(to netip.AddrPort, name string) error {
 		}
 	}
 	return ErrPort
+}
+
+// JudgeName judges t, which has a name, for somebody else to look it up: by its name
+// and port alone. A port that is open to some addresses only is refused.
+func (p *Policy) JudgeName(t Target) error {
+	g, err := p.judgeName(t)
+	switch {
+	case err != nil:
+		return err
+	case !g.port:
+		return ErrPort
+	case !g.special && (t.Name == "localhost" || strings.HasSuffix(t.Name, ".localhost")):
+		return ErrAddress // of whoever looks it up, RFC 6761
+	}
+	return nil
 }
 
 // grant is what the rules of Allow give to one destination.

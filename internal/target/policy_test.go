@@ -68,6 +68,32 @@ func TestPublic(t *testing.T) {
 	})
 }
 
+func TestJudgeName(t *testing.T) {
+	p := Policy{Allow: rules(t, "10.0.0.0/8:8443", "open.example:8080", "ok.localhost", "metadata.google.internal"), Deny: rules(t, "*.bad.example")}
+	for _, tt := range []struct {
+		target string
+		want   error
+	}{
+		{"a.example:443", nil},
+		{"a.example:80", nil},
+		{"a.example:8080", ErrPort},
+		{"a.example:8443", ErrPort}, // open to 10.0.0.0/8 alone, and that is not known
+		{"open.example:8080", nil},
+		{"x.bad.example:443", ErrName},
+		{"localhost:443", ErrAddress},
+		{"a.localhost:443", ErrAddress},
+		{"ok.localhost:443", nil},
+		{"metadata.google.internal:80", nil},
+	} {
+		if got := p.JudgeName(mustParse(t, tt.target)); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.target, got, tt.want)
+		}
+	}
+	if got := new(Policy).JudgeName(Target{Name: metadataName, Port: 80}); got != ErrName {
+		t.Errorf("%s: got %v", metadataName, got)
+	}
+}
+
 func TestPolicy(t *testing.T) {
 	own := func(a netip.Addr) bool { return a == netip.MustParseAddr("10.0.0.5") || a.IsLoopback() }
 	loop := func(ap netip.AddrPort) bool { return ap.Port() == 8080 && ap.Addr().IsLoopback() }

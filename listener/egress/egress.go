@@ -162,19 +162,23 @@ func (s *session) open(ctx context.Context, l *listener.Line, t target.Target) (
 	up, err := s.dialer().Dial(ctx, r)
 	l.Connect = time.Since(start)
 	if derr, ok := errors.AsType[*rotate.Error](err); ok {
-		l.Address, l.Source, l.Attempts = derr.Addr, derr.Source.String(), derr.Attempts
+		l.Address, l.Source, l.Attempts = known(derr.Addr), derr.Source.String(), derr.Attempts
 	}
 	if err != nil {
 		return nil, err
 	}
-	l.Address, l.Source, l.Attempts, l.Cooling = up.Addr, up.Source.String(), up.Attempts, up.Cooling
+	l.Address, l.Source, l.Attempts, l.Cooling = known(up.Addr), up.Source.String(), up.Attempts, up.Cooling
 	return up, nil
 }
 
-// resolve finds the addresses of t that may be dialed.
+// resolve finds the addresses of t that may be dialed. Where proxies look names up, it
+// is an unspecified one.
 func (s *session) resolve(ctx context.Context, l *listener.Line, t target.Target) ([]netip.AddrPort, error) {
 	if t.Name == "" {
 		return s.Policy.Resolve(ctx, t, s.lookup)
+	}
+	if s.dialer().Pool.Names() {
+		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), t.Port)}, s.Policy.JudgeName(t)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.Dial)
 	defer cancel()

@@ -28,6 +28,14 @@ func (s *session) exitRequest(l *listener.Line) exit.Request {
 	return r
 }
 
+// known is a, unless it stands for a name that a proxy has looked up.
+func known(a netip.AddrPort) netip.AddrPort {
+	if a.Addr().IsUnspecified() {
+		return netip.AddrPort{}
+	}
+	return a
+}
+
 // left is what the connection to the destination leaves by, as far as is known.
 func left(up *rotate.Upstream, l *listener.Line) string { return cmp.Or(up.Said, l.Source) }
 
@@ -57,7 +65,7 @@ func explainRefusal(err error, r *exit.Refusal) failure {
 	default:
 		return failure{503, tokenConfiguration, r.Error(), "", repFailure}
 	}
-	if derr, ok := errors.AsType[*rotate.Error](err); ok && r.Blame() == exit.Destination {
+	if derr, ok := errors.AsType[*rotate.Error](err); ok && r.Blame() == exit.Destination && known(derr.Addr).IsValid() {
 		f.detail = derr.Addr.String()
 	}
 	f.token = cmp.Or(f.token, defaultTokens[r.Status])

@@ -101,6 +101,37 @@ func TestExitIsTold(t *testing.T) {
 	})
 }
 
+// TestExitNames: where every source looks names up itself, nobody else does.
+func TestExitNames(t *testing.T) {
+	r, requests := exitRig(t, exit.Proxy{Names: true}, exitDone)
+	r.talk(t, connectHead("Far.example.:443"), 1000)
+	if got := <-requests; !strings.HasPrefix(got, "CONNECT far.example:443 ") {
+		t.Errorf("asked %q", got)
+	}
+	if l := r.line(t); l.Target != "far.example:443" || l.Address != "" {
+		t.Errorf("line %+v", l)
+	}
+	if got := r.talk(t, connectHead("localhost:443"), 1000); !strings.HasPrefix(got, "HTTP/1.1 403 destination_ip_prohibited") {
+		t.Errorf("localhost: got %q", got)
+	}
+	if got := r.dns.Queries(); len(got) > 0 {
+		t.Errorf("DNS was asked for %q", got)
+	}
+
+	// Beside a source that does not, names are looked up as ever.
+	r.dns.Set("far.example", loopback)
+	sources := []rotate.Source{r.pool.Sources()[0].Source, {Addr: netip.MustParseAddr("127.0.0.2")}}
+	r.pool.Set(rotate.Config{}, sources)
+	r.talk(t, connectHead("far.example:443"), 1000)
+	if got := <-requests; !strings.HasPrefix(got, "CONNECT far.example:443 ") {
+		t.Errorf("asked %q", got)
+	}
+	r.line(t)
+	if l := r.line(t); l.Address != "127.0.0.1:443" {
+		t.Errorf("line %+v", l)
+	}
+}
+
 // TestVia is 3a/30: what has been here before goes no further.
 func TestVia(t *testing.T) {
 	many := strings.TrimSuffix(strings.Repeat("1.1 other, ", 17), ", ")
