@@ -101,6 +101,7 @@ func serve(load loader, stdout *os.File) error {
 	clients, endClients := context.WithCancel(context.Background())
 	defer endClients()
 	go giveBack(clients) // until endClients
+	relay.Open()
 	p := newProxy(clients, queue)
 	if err := p.start(cfg); err != nil {
 		return err

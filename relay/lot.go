@@ -37,15 +37,21 @@ var lots struct {
 
 var maxLots = runtime.GOMAXPROCS(0)
 
-// nextLot returns the lot for another Pipe, or nil when none could be opened so far:
-// there are no descriptors.
+// Open opens the epoll sets that tunnels wait in. The first tunnel does it otherwise,
+// at a time when there may be no descriptors.
+func Open() { nextLot() }
+
+// nextLot returns the lot for another tunnel, or nil when none could be opened so
+// far.
 func nextLot() *parkingLot {
 	lots.mu.Lock()
 	defer lots.mu.Unlock()
-	if len(lots.list) < maxLots {
-		if l := openLot(); l != nil {
-			lots.list = append(lots.list, l)
+	for len(lots.list) < maxLots {
+		l := openLot()
+		if l == nil {
+			break
 		}
+		lots.list = append(lots.list, l)
 	}
 	if len(lots.list) == 0 {
 		return nil

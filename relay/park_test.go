@@ -49,9 +49,7 @@ func TestParkedTunnelWakes(t *testing.T) {
 // A parked tunnel has no goroutine, two descriptors, no buffer and no pipe.
 func TestParkedTunnelHoldsNothing(t *testing.T) {
 	const n = 50
-	for range maxLots { // are opened by the first that need them
-		newParking(t, Limits{}).start(t).untilParked(t)
-	}
+	newParking(t, Limits{}).start(t).untilParked(t) // the lots themselves
 	goroutines, fds := runtime.NumGoroutine(), descriptors(t)
 	var tunnels []*tunnel
 	for range n {
