@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"swivel/iface"
@@ -18,6 +19,7 @@ import (
 // kernel judges what the kernel does for transparent listeners.
 func (r *report) kernel(cfg *config.Config) {
 	set := kernelRules(cfg)
+	r.validMark(set)
 	if len(set.Captures) == 0 {
 		return
 	}
@@ -68,6 +70,9 @@ func listRules() (l ruleLists) {
 	if !seen {
 		l.err = strings.Join(why, ", ")
 	}
+	// What iptables has loaded is among what nft lists.
+	_, ours, _ := strings.Cut(l.nft, "table inet swivel {")
+	l.nft, _, _ = strings.Cut(ours, "\n}")
 	return l
 }
 
@@ -79,7 +84,10 @@ func (r *report) captured(cfg *config.Config, c rules.Capture, l ruleLists) {
 	}
 	families := map[bool]bool{}
 	for _, to := range c.To {
-		families[to.Addr().Is4()] = true
+		// What a router forwards cannot be redirected to ::1.
+		if to.Addr() != netip.IPv6Loopback() || c.TProxy || strings.Contains(l.ip4, "SWIVEL_OUTPUT") {
+			families[to.Addr().Is4()] = true
+		}
 	}
 	load := fmt.Sprintf("swivel rules %s | nft -f -  (with -format iptables: | sh)", sameFlags(cfg))
 	switch {
@@ -136,6 +144,23 @@ func (r *report) routes(set *rules.Set) {
 			r.miss(strings.Join(commands, "; "), "tproxy: what is marked %#x for %s leaves this host", rules.Mark, f.name)
 		default:
 			r.ok("tproxy: what is marked %#x for %s stays on this host", rules.Mark, f.name)
+		}
+	}
+}
+
+// validMark judges whether the kernel looks for the way back to who sent a packet by
+// the mark of the packet. For one that is marked to stay here that way is lo, and so
+// the packet is taken for forged. The switch of an interface counts as well as that
+// of all (rp_filter, however strict, does no harm).
+func (r *report) validMark(set *rules.Set) {
+	if len(set.Routes()) == 0 && len(set.Marked()) == 0 {
+		return
+	}
+	files, _ := filepath.Glob("/proc/sys/net/ipv4/conf/*/src_valid_mark")
+	for _, file := range files {
+		if dev := filepath.Base(filepath.Dir(file)); dev != "default" && sysctl("net.ipv4.conf."+dev+".src_valid_mark") {
+			name := "net.ipv4.conf." + dev + ".src_valid_mark"
+			r.miss("sysctl -w "+name+"=0", "%s is 1: the kernel drops what it marks %#x", name, rules.Mark)
 		}
 	}
 }

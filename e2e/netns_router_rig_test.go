@@ -60,6 +60,7 @@ func newRouted(t *testing.T) *routed {
 	n := &routed{t: t, client: lab.Namespace("client"), router: lab.Namespace("router"), far: lab.Namespace("far")}
 	for _, ns := range []*netlab.Namespace{n.client, n.router, n.far} {
 		sysctl(t, ns, "ipv6/conf/default/accept_dad", "0")
+		sysctl(t, ns, "ipv4/conf/all/rp_filter", "1") // the strictest that hosts have
 	}
 	lab.Join(n.client, n.router, "net", "in")
 	lab.Join(n.router, n.far, "out", "net")

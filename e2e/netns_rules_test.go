@@ -86,6 +86,18 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// src_valid_mark, which VPNs set, and TPROXY exclude each other; check says so.
+func TestRulesValidMark(t *testing.T) {
+	ns := netlab.New(t).Namespace("host")
+	sysctl(t, ns, "ipv4/conf/lo/src_valid_mark", "1")
+	for transparent, want := range map[string]bool{"redirect": false, "tproxy": true} {
+		got := ns.Run("sh", "-c", *binary+" check -mode sni -listen :8443 -transparent "+transparent+" || true")
+		if strings.Contains(got, "missing  net.ipv4.conf.lo.src_valid_mark is 1: ") != want {
+			t.Errorf("%s:\n%s", transparent, got)
+		}
+	}
+}
+
 func TestRulesErrors(t *testing.T) {
 	for flags, want := range map[string]string{
 		"":                    "no listener needs rules of the kernel (transparent: redirect or tproxy, or mode unwrap)",
