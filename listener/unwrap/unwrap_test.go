@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -212,4 +214,45 @@ func TestJudge(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The kernel moves the bytes, as in any other tunnel: that a header was there before
+// costs them nothing.
+func TestDoorSplices(t *testing.T) {
+	const size = 8 << 20
+	addr, _ := server(t, &Door{Source: Own})
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(c, "PROXY TCP4 198.51.100.7 203.0.113.9 5001 25\r\n")
+	before := written(t)
+	sent := make(chan error, 1)
+	go func() { // ends with the write
+		_, err := c.Write(make([]byte, size))
+		c.(*net.TCPConn).CloseWrite()
+		sent <- err
+	}()
+	n, err := io.Copy(io.Discard, c)
+	if serr := <-sent; err != nil || serr != nil || n < size {
+		t.Fatalf("%d bytes came back, %v, %v", n, err, serr)
+	}
+	// The server's echo is spliced as well, by package net.
+	if relayed := written(t) - before - size; relayed > size/2 {
+		t.Errorf("%d of %d bytes were written, not spliced", relayed, 2*size)
+	}
+}
+
+// written is how many bytes this process has written, but for those that it spliced.
+func written(t *testing.T) (n int64) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		t.Skip(err)
+	}
+	_, text, _ := strings.Cut(string(b), "wchar: ")
+	fmt.Sscan(text, &n)
+	return n
 }
