@@ -80,9 +80,7 @@ func (d *Door) Serve(ctx context.Context, c *listener.Client) {
 	c.Relay(c.TCPConn, up, d.Limits, func() {})
 }
 
-func (d *Door) connect(ctx context.Context, c *listener.Client) (relay.Duplex, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.Dial)
-	defer cancel()
+func (d *Door) connect(ctx context.Context, c *listener.Client) (*relay.Socket, error) {
 	src := c.Addr
 	if c.Claim.Local || d.Source == Own {
 		src = netip.AddrPort{}
@@ -97,10 +95,7 @@ func (d *Door) connect(ctx context.Context, c *listener.Client) (relay.Duplex, e
 	start := time.Now()
 	up, err := d.dial(ctx, &c.Line, src, dst)
 	c.Line.Connect = time.Since(start)
-	if err != nil {
-		return nil, err
-	}
-	return up, nil
+	return up, err
 }
 
 // target is where a client is connected to that came to port, and whose header names
