@@ -151,11 +151,17 @@ func skipHead(r io.Reader) error {
 // listen and mode, and loads the rules that it prints for itself.
 func (n *routed) start(keys string, flags ...string) {
 	n.t.Helper()
+	n.startWith("first_byte: 20s", keys, flags...)
+}
+
+// startWith is start, with this limit beside others.
+func (n *routed) startWith(limit, keys string, flags ...string) {
+	n.t.Helper()
 	file := config(n.t, fmt.Sprintf(`
-limits: {head: 20s, dial: 10s, per_client: 20}
+limits: {head: 20s, dial: 10s, per_client: 20, %s}
 listeners:
   - {name: web, listen: ":8443", mode: sni, %s}
-`, keys))
+`, limit, keys))
 	n.load(append([]string{"-config", file}, flags...)...)
 	n.s = startIn(n.t, n.router, "-config", file)
 }

@@ -82,6 +82,25 @@ func TestRouterDirect(t *testing.T) {
 	}
 }
 
+// 3e/1: a server that speaks first is reached after first_byte, where its port is not
+// listed as opaque.
+func TestRouterServerSpeaksFirst(t *testing.T) {
+	n := newRouted(t)
+	n.startWith("first_byte: 100ms", "transparent: redirect, capture: [25]")
+	for _, addr := range routedAddrs["b.test"] {
+		c := n.dial(net.JoinHostPort(addr, "25"))
+		b := make([]byte, len("220 b.test\r\n"))
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "220 b.test\r\n" {
+			t.Errorf("%s: got %q, %v", addr, b, err)
+		}
+		alive(t, c)
+		c.Close()
+		n.s.line(func(e entry) bool {
+			return closed(e) && e.text("outcome") == "timeout" && e.text("address") == net.JoinHostPort(addr, "25")
+		})
+	}
+}
+
 // X2: what swivel sends comes back to it, since no rule excludes it. It ends at once,
 // whether it sends something, and is looked at, or not.
 func TestRouterOwnTraffic(t *testing.T) {

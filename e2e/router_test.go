@@ -3,10 +3,14 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
+
+	"swivel/internal/proxyproto"
 )
 
 // Checks find out that a backend has gone and that it is back; after a reload there
@@ -49,6 +53,85 @@ listeners:
 	before := len(s.lines())
 	ln.Close()
 	s.lineAfter(before, out)
+}
+
+// What the keys of a route say is what happens: the pool, the PROXY header, ALPN.
+func TestRouterKeys(t *testing.T) {
+	x, y := listen(t), listen(t)
+	serveEach(x, tellAndEcho)
+	serveEach(y, tellAndEcho)
+	s := start(t, "-config", config(t, fmt.Sprintf(`
+pools: {main: {sources: [{address: 127.0.0.2}]}, other: {sources: [{address: 127.0.0.3}]}}
+listeners:
+  - name: web
+    listen: 127.0.0.1:0
+    mode: sni
+    pool: main
+    routes:
+      - {names: a.test, to: [%[1]s], balance: least}
+      - {names: b.test, to: [%[1]s], balance: client, pool: other, send_proxy: v1}
+      - {names: b.test, alpn: h2, to: [%[2]s], send_proxy: v2}
+    otherwise: {not-tls: [%[2]s]}
+`, x.Addr(), y.Addr())))
+	for _, tt := range []struct {
+		name, first  string
+		source, addr string
+		header       bool
+	}{
+		{"a.test", "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "127.0.0.2", x.Addr().String(), false},
+		{"b.test", "GET / HTTP/1.1\r\nHost: b.test\r\n\r\n", "127.0.0.3", x.Addr().String(), true},
+		{"b.test over h2", helloFor(t, "b.test", "h2"), "127.0.0.2", y.Addr().String(), true},
+		{"not TLS", "\x00", "127.0.0.2", y.Addr().String(), false},
+	} {
+		before := len(s.lines())
+		c := dial(t, s.addr("web"))
+		fmt.Fprint(c, tt.first)
+		c.CloseWrite()
+		b, err := io.ReadAll(c)
+		from, echo, _ := strings.Cut(string(b), "\n")
+		if from != tt.source || err != nil {
+			t.Errorf("%s: from %s, %v, want %s", tt.name, from, err, tt.source)
+		}
+		if tt.header {
+			h, n, err := proxyproto.Parse([]byte(echo))
+			if err != nil || h.Src.String() != c.LocalAddr().String() {
+				t.Errorf("%s: header %+v, %v", tt.name, h, err)
+			}
+			echo = echo[n:]
+		}
+		if echo != tt.first {
+			t.Errorf("%s: got %q", tt.name, echo)
+		}
+		if l := s.lineAfter(before, closed); l.text("source") != tt.source || l.text("address") != tt.addr {
+			t.Errorf("%s: %v", tt.name, l)
+		}
+	}
+}
+
+// helloFor is what a client says first that asks for name and offers a protocol.
+func helloFor(t *testing.T, name, protocol string) string {
+	t.Helper()
+	ln := listen(t)
+	go func() { // until the hello is read
+		if c, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+			tls.Client(c, &tls.Config{ServerName: name, NextProtos: []string{protocol}}).Handshake()
+			c.Close()
+		}
+	}()
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b := make([]byte, 5, 1<<14)
+	if _, err := io.ReadFull(c, b); err != nil {
+		t.Fatal(err)
+	}
+	b = b[:5+int(b[3])<<8+int(b[4])]
+	if _, err := io.ReadFull(c, b[5:]); err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // A configuration that cannot be, and why.
