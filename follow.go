@@ -118,6 +118,8 @@ func poolConfig(pc config.Pool) rotate.Config {
 		HashBy:   rotate.HashBy(pc.HashBy),
 		Spacing:  pc.Spacing,
 		Wait:     pc.Wait,
+		Age:      pc.MaxAge,
+		Bytes:    int64(pc.MaxBytes),
 		Cooldown: rotate.Cooldown{
 			After:  pc.Cooldown.After,
 			For:    pc.Cooldown.For,

@@ -181,6 +181,13 @@ func TestPipeLimits(t *testing.T) {
 				}
 			}
 		}, Lifetime},
+		{Limits{Age: short, Idle: time.Hour}, func(*testing.T, *tunnel) {}, MaxAge},
+		{Limits{Bytes: 1000}, func(t *testing.T, tn *tunnel) {
+			mustWrite(t, tn.client, make([]byte, 600))
+			wantRead(t, tn.server, make([]byte, 600))
+			mustWrite(t, tn.server, make([]byte, 600))
+			wantRead(t, tn.client, make([]byte, 600))
+		}, MaxBytes},
 		{Limits{HalfClosed: short}, func(t *testing.T, tn *tunnel) {
 			mustCloseWrite(t, tn.client)
 			wantAll(t, tn.server, nil)

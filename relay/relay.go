@@ -32,7 +32,7 @@ type Duplex interface {
 	CloseWrite() error
 }
 
-// Limits bound a tunnel in time. Zero means no limit. Reaching one cuts the
+// Limits bound a tunnel, mostly in time. Zero means no limit. Reaching one cuts the
 // tunnel: both sides see RST.
 //
 // The data path only counts bytes, it takes no time stamps. Idle and HalfClosed
@@ -48,6 +48,14 @@ type Limits struct {
 
 	// Lifetime is how long a tunnel may live at all.
 	Lifetime time.Duration
+
+	// Age is the same, for the sake of its source: a client that wants to go on is to
+	// come back, and leave by another.
+	Age time.Duration
+
+	// Bytes is how many may be moved, in both directions together, for the same
+	// reason. It is noticed after a second or so, and so what a second moves comes on top.
+	Bytes int64
 
 	// UserTimeout is the TCP_USER_TIMEOUT that both sockets have. With it the
 	// kernel gives up a peer that acknowledges nothing, but also one that is
@@ -70,6 +78,8 @@ const (
 	Idle            Reason = "idle"             // Limits.Idle
 	HalfClosed      Reason = "half-closed"      // Limits.HalfClosed
 	Lifetime        Reason = "lifetime"         // Limits.Lifetime
+	MaxAge          Reason = "max-tunnel-age"   // Limits.Age
+	MaxBytes        Reason = "max-tunnel-bytes" // Limits.Bytes
 	SourceGone      Reason = "source-gone"      // its source address left the host
 	Drained         Reason = "drained"          // the process ends
 	Killed          Reason = "killed"           // an operator asked for it

@@ -97,10 +97,26 @@ func (w *watch) arm(now duration) Reason {
 	return reached
 }
 
+// How soon the bytes are counted again, of a tunnel that is moving some and of one
+// that was not when it was last looked at.
+const (
+	bytesBusy = time.Second
+	bytesIdle = 5 * time.Second
+)
+
 // next returns the limit that has been reached, or how long to wait before
 // looking again; zero if there is nothing to wait for. The caller holds mu.
 func (w *watch) next(now duration) (reached Reason, wait time.Duration) {
-	l := w.pipe.limits
+	l := &w.pipe.limits
+	if l.Bytes > 0 && w.open > 0 {
+		if w.seen >= l.Bytes {
+			return MaxBytes, 0
+		}
+		wait = bytesIdle
+		if w.quiet == now {
+			wait = bytesBusy
+		}
+	}
 	for _, limit := range [...]struct {
 		reason  Reason
 		applies bool
@@ -109,6 +125,7 @@ func (w *watch) next(now duration) (reached Reason, wait time.Duration) {
 		step    time.Duration
 	}{
 		{Lifetime, true, l.Lifetime, w.started, l.Lifetime},
+		{MaxAge, true, l.Age, w.started, l.Age},
 		// With both directions ended nothing moves, and finish has its own limit.
 		{HalfClosed, w.open == 1, l.HalfClosed, w.quiet, l.HalfClosed / 4},
 		{Idle, w.open > 0, l.Idle, w.quiet, l.Idle / 4},

@@ -91,6 +91,14 @@ type Upstream struct {
 // Done tells the pool that the connection has ended. It may be called twice.
 func (u *Upstream) Done() { u.turn.Done() }
 
+// Bound returns l with the limits that the pool has for its connections.
+func (u *Upstream) Bound(l relay.Limits) relay.Limits {
+	if u.turn != nil {
+		l.Age, l.Bytes = u.turn.age, u.turn.bytes
+	}
+	return l
+}
+
 // Error is why no connection came about, as told by the attempt that says most.
 type Error struct {
 	Source   Source         // what it tried to leave by; zero when there was none

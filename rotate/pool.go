@@ -78,6 +78,11 @@ type Config struct {
 	Wait time.Duration
 
 	Cooldown Cooldown
+
+	// Age and Bytes are how long, and for how much, a connection may be used. Zero
+	// means that there is no limit. They are for who relays: see Upstream.Bound.
+	Age   time.Duration
+	Bytes int64
 }
 
 // Pool is a set of sources of both families. The zero Pool is empty and takes

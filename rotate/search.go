@@ -112,6 +112,7 @@ func (s *search) hold(m *member, c *cursor) *Turn {
 	m.open++
 	s.pool.settle(m)
 	t := &Turn{Source: m.Source, pool: s.pool, member: m, view: s.view, cursor: c}
+	t.age, t.bytes = s.pool.config.Age, s.pool.config.Bytes
 	var part uint64
 	switch {
 	case s.pin != nil:

@@ -1,5 +1,7 @@
 package rotate
 
+import "time"
+
 // Turn is a source taken for one connection. Exactly one of Done and Return is to
 // be called at its end; further calls do nothing. A Turn belongs to one goroutine.
 type Turn struct {
@@ -13,6 +15,8 @@ type Turn struct {
 	site   *site   // where the use is noted; nil when it is not
 	use    uint64  // its number there
 	part   uint64
+	age    time.Duration // Config.Age
+	bytes  int64         // Config.Bytes
 }
 
 // Done says that the connection has ended.

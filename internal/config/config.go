@@ -66,6 +66,8 @@ type Pool struct {
 	Spacing  time.Duration // a source is used for one target no more often than that; default zero, which means no limit
 	Wait     time.Duration // how long a client waits when Spacing leaves it no source; default zero
 	Cooldown Cooldown
+	MaxAge   time.Duration // of a tunnel; default zero, which means no limit
+	MaxBytes int           // that a tunnel moves, both ways together; default zero, which means no limit
 	Refresh  time.Duration // how often the host's addresses are read, beside the kernel's news of them; default 30m
 }
 

@@ -49,6 +49,8 @@ pools:
     hash_by: user                         # client | user | session | target
     spacing: 1s
     wait: 2s
+    max_tunnel_age: 10m
+    max_tunnel_bytes: 2GiB
     cooldown: {after: 5, for: 10s, most: 1h, keep: 75%, when_all_cool: refuse}
     refresh: 30m
   other:
@@ -157,6 +159,8 @@ func TestParseSample(t *testing.T) {
 			HashBy:   "user",
 			Spacing:  time.Second,
 			Wait:     2 * time.Second,
+			MaxAge:   10 * time.Minute,
+			MaxBytes: 2 << 30,
 			Cooldown: Cooldown{After: 5, For: 10 * time.Second, Most: time.Hour, Keep: 75, WhenAllCool: "refuse"},
 			Refresh:  30 * time.Minute,
 		}, {

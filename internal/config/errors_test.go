@@ -225,6 +225,10 @@ var refused = []struct{ name, text, want string }{
 			"f.yaml:1:95: pools.main.sources[1].spread: 31: parts of two addresses (write 32)\n" +
 			"f.yaml:1:130: pools.main.sources[2].spread: 33: want 24 to 32\n" +
 			"f.yaml:1:163: pools.main.sources[3].spread: of what? (a key of prefix)"},
+	{"limits of tunnels", "pools: {a: {max_tunnel_age: 10, max_tunnel_bytes: 1GB}}" + l,
+		"f.yaml:1:29: pools.a.max_tunnel_age: \"10\": no unit (write 10s)\n" +
+			"f.yaml:1:51: pools.a.max_tunnel_bytes: \"1GB\": not a size (write it as 1000000, 500MiB or 2GiB)"},
+	{"a limit of tunnels out of range", "pools: {b: {max_tunnel_bytes: 9999999TiB}}" + l, "f.yaml:1:31: pools.b.max_tunnel_bytes: \"9999999TiB\": not a size (write it as 1000000, 500MiB or 2GiB)"},
 	{"a cooldown", "pools: {main: {cooldown: {after: -1, for: 1m, most: 30s, keep: 50, when_all_cool: stop}}}" + l,
 		"f.yaml:1:34: pools.main.cooldown.after: \"-1\": want a whole number, 0 to 1000\n" +
 			"f.yaml:1:53: pools.main.cooldown.most: less than for, 1m0s\n" +

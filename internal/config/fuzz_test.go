@@ -22,7 +22,7 @@ var keys = map[string]any{
 	"geo":      map[string]any{"database": nil},
 	"pools": map[string]any{"*": map[string]any{
 		"sources":  map[string]any{"interface": nil, "mac": nil, "address": nil, "prefix": nil, "spread": nil, "upstream": nil, "upstream_srv": nil, "ca": nil, "send_proxy": nil, "resolve": nil, "forward_session": nil, "weight": nil, "labels": map[string]any{"*": nil}},
-		"strategy": nil, "hash_by": nil, "spacing": nil, "wait": nil, "refresh": nil,
+		"strategy": nil, "hash_by": nil, "spacing": nil, "wait": nil, "refresh": nil, "max_tunnel_age": nil, "max_tunnel_bytes": nil,
 		"cooldown": map[string]any{"after": nil, "for": nil, "most": nil, "keep": nil, "when_all_cool": nil},
 	}},
 	"listeners": map[string]any{

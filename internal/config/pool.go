@@ -60,6 +60,8 @@ func (p *Pool) read(n node) {
 		key("wait", duration(&p.Wait, 0)),
 		key("refresh", duration(&p.Refresh, time.Second)),
 		key("cooldown", p.Cooldown.read),
+		key("max_tunnel_age", duration(&p.MaxAge, 0)),
+		key("max_tunnel_bytes", value(&p.MaxBytes, parseSize)),
 	)
 	if p.Wait > 0 && p.Spacing == 0 && !n.has("spacing") {
 		n.child("wait").errorf("waits for nothing (add spacing, such as  spacing: 1s)")

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -69,6 +70,21 @@ func parsePercent(s string) (int, error) {
 		return 0, fmt.Errorf("%q: want a share, 0%% to 100%%", shorten(s))
 	}
 	return v, nil
+}
+
+// parseSize reads a number of bytes, with a unit or without.
+func parseSize(s string) (int, error) {
+	digits, unit := s, uint64(1)
+	for i, suffix := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if d, ok := strings.CutSuffix(s, suffix); ok {
+			digits, unit = strings.TrimSpace(d), 1<<(10*(i+1))
+		}
+	}
+	v, err := parseNumber(0, math.MaxInt64/unit)(digits)
+	if err != nil {
+		return 0, fmt.Errorf("%q: not a size (write it as 1000000, 500MiB or 2GiB)", shorten(s))
+	}
+	return v * int(unit), nil
 }
 
 // longest keeps a duration far from where adding it to a time would overflow.

@@ -47,7 +47,7 @@ func (x *exchange) upgrade(r *http.Response) error {
 func (x *exchange) runTunnel(early []byte) {
 	x.c.SetDeadline(time.Time{})
 	x.up.SetDeadline(time.Time{})
-	limits := x.Limits
+	limits := x.up.Bound(x.Limits)
 	limits.Lifetime = 0 // that of the exchange goes on
 	upstream := reader{c: x.up.Socket, buf: early}
 	if t, ok := x.up.Stream.(*tls.Conn); ok {

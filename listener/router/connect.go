@@ -17,7 +17,8 @@ import (
 // by its tunnel, which calls done.
 type upstream struct {
 	relay.Duplex
-	done func()
+	limits relay.Limits
+	done   func()
 }
 
 func (u *upstream) close() {
@@ -82,11 +83,11 @@ func (s *session) dial(ctx context.Context, to *Target, host string, addrs []net
 	if err != nil {
 		return nil, err
 	}
-	l.Address, l.Source, l.Attempts = up.Addr, up.Source.String(), l.Attempts+up.Attempts
+	l.Address, l.Source, l.Attempts, l.Cooling = up.Addr, up.Source.String(), l.Attempts+up.Attempts, up.Cooling
 	if up.Source.Addr.IsUnspecified() { // the kernel chose
 		l.Source = up.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().String()
 	}
-	return &upstream{up.Stream, up.Done}, nil
+	return &upstream{up.Stream, up.Bound(s.Limits), up.Done}, nil
 }
 
 // connectBackend connects to the first backend of to that answers. Each has its

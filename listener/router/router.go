@@ -90,7 +90,7 @@ func (s *session) serve(ctx context.Context) error {
 		return err
 	}
 	s.c.SetDeadline(time.Time{})
-	s.c.Relay(relay.NewConn(s.c.TCPConn, s.head.buf), up.Duplex, s.Limits, up.done)
+	s.c.Relay(relay.NewConn(s.c.TCPConn, s.head.buf), up.Duplex, up.limits, up.done)
 	return nil
 }
 
