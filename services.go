@@ -36,6 +36,7 @@ func serviceNames(pools []config.Pool) map[string]time.Duration {
 func (x *exits) find(ctx context.Context, names *resolver.Resolver, pools []config.Pool) {
 	for name := range serviceNames(pools) {
 		records, _, err := names.Services(ctx, name)
+		slices.SortFunc(records, compareServices)
 		x.services[name] = services{records, err}
 	}
 }

@@ -68,12 +68,13 @@ func (x *exits) proxy(u *config.Upstream, host string, port uint16) *exit.Proxy 
 func (f *found) lookUpstream(x *exits) {
 	u := f.Upstream
 	if u.SRV == "" {
-		f.addExit(x.proxy(u, u.Host, u.Port), f.Weight)
+		f.addExit(x.proxy(u, u.Host, u.Port), f.Weight, 0)
 		return
 	}
 	now := x.services[u.SRV]
-	for _, s := range balance(now.records) {
-		f.addExit(x.proxy(u, s.Host, s.Port), int(s.Weight))
+	standby, weights := rank(now.records)
+	for i, s := range now.records {
+		f.addExit(x.proxy(u, s.Host, s.Port), weights[i], standby[i])
 	}
 	switch {
 	case len(f.sources) > 0:
@@ -84,35 +85,34 @@ func (f *found) lookUpstream(x *exits) {
 	}
 }
 
-func (f *found) addExit(p *exit.Proxy, weight int) {
-	f.sources = append(f.sources, rotate.Source{Exit: p, Weight: weight, Labels: f.Labels})
+func (f *found) addExit(p *exit.Proxy, weight, standby int) {
+	f.sources = append(f.sources, rotate.Source{Exit: p, Weight: weight, Standby: standby, Labels: f.Labels})
 }
 
 // maxServiceWeight bounds the weights of sources that DNS tells of.
 const maxServiceWeight = 1000
 
-// balance returns the records that are to be used: those of the lowest priority,
-// with weights that a pool can have. RFC 2782 has a weight of 0 for what is to be
-// used hardly ever, and for records that have no weights at all.
-func balance(records []resolver.Service) []resolver.Service {
-	var used []resolver.Service
-	heaviest := uint16(0)
-	for _, s := range records {
-		switch {
-		case len(used) == 0 || s.Priority < used[0].Priority:
-			used, heaviest = []resolver.Service{s}, s.Weight
-		case s.Priority == used[0].Priority:
-			used, heaviest = append(used, s), max(heaviest, s.Weight)
-		}
+// rank is what priority and weight of a record are for a source: records of higher
+// priorities stand by. Those of one priority have weights that a pool can have. RFC
+// 2782 has a weight of 0 for what is to be used hardly ever, and for records that have
+// no weights at all. Records are in the order of compareServices.
+func rank(records []resolver.Service) (standby, weights []int) {
+	heaviest := make(map[uint16]int)
+	for _, r := range records {
+		heaviest[r.Priority] = max(heaviest[r.Priority], int(r.Weight))
 	}
-	for i := range used {
-		w := int(used[i].Weight)
-		if heaviest > maxServiceWeight {
-			w = w * maxServiceWeight / int(heaviest)
+	n := 0
+	for i, r := range records {
+		if i > 0 && r.Priority != records[i-1].Priority {
+			n++
 		}
-		used[i].Weight = uint16(max(1, w))
+		w := int(r.Weight)
+		if most := heaviest[r.Priority]; most > maxServiceWeight {
+			w = w * maxServiceWeight / most
+		}
+		standby, weights = append(standby, n), append(weights, max(1, w))
 	}
-	return used
+	return standby, weights
 }
 
 // keep takes over what is known of services from before.

@@ -63,6 +63,7 @@ admin: {listen: 127.0.0.1:9080}
 limits: {dial: 20s}
 pools:
   fleet:
+    cooldown: {after: 3, for: 200ms, most: 1s}
     sources:
 %slisteners:
   - {name: egress, listen: %q, destinations: {allow: [10.2.0.0/16]}}
@@ -186,8 +187,13 @@ func (f *fleet) breaks(session string, cut func() (mend func())) {
 			break
 		}
 	}
-	done := make(chan struct{})
 	var clients sync.WaitGroup
+	done := make(chan struct{})
+	stop := sync.OnceFunc(func() {
+		close(done)
+		clients.Wait()
+	})
+	defer stop()
 	for _, user := range []string{"a", "b", "c", "any-session-" + session + "at-country-at", "any-session-" + session + "ch-country-ch"} {
 		clients.Go(func() { f.client(user, done) })
 	}
@@ -205,6 +211,5 @@ func (f *fleet) breaks(session string, cut func() (mend func())) {
 		from, err := f.ask("any")
 		return err == nil && exitOf(from) == "de"
 	})
-	close(done)
-	clients.Wait()
+	stop()
 }

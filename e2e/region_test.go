@@ -32,6 +32,7 @@ pools:
       - address: 127.0.0.3
       - {address: 127.0.0.4, labels: {Country: fr}}
       - address: 127.0.0.5
+      - prefix: 127.9.0.0/24
 listeners:
   - name: egress
     listen: 127.0.0.1:0
@@ -45,7 +46,7 @@ listeners:
     destinations: {allow: [127.0.0.0/8], ports: [1-65535]}
 `, usersFile(t, "alice", "bob")))
 	database := filepath.Join(filepath.Dir(path), "countries.mmdb")
-	putCountries(t, database, map[string]string{"127.0.0.2/32": "DE", "127.0.0.3/32": "AT", "127.0.0.4/32": "US"})
+	putCountries(t, database, map[string]string{"127.0.0.2/32": "DE", "127.0.0.3/32": "AT", "127.0.0.4/32": "US", "127.9.0.0/16": "CA"})
 	s := start(t, "-config", path)
 	_, port, _ := strings.Cut(newEcho(t, nil), ":")
 
@@ -78,6 +79,9 @@ listeners:
 	check("alice", "us.localhost", none)
 	check("bob", "127.0.0.1", "2", "2")
 	check("bob", "at.localhost", none)
+	if _, body := get(t, s.addr("admin"), "/api/sources"); !strings.Contains(body, `"source":"127.9.0.0/24","state":"ready","weight":1,"labels":{"country":"CA"}`) {
+		t.Errorf("the prefix is nowhere: %s", body)
+	}
 
 	n := len(s.lines())
 	whole, err := os.ReadFile(database)

@@ -94,6 +94,7 @@ type Pool struct {
 	epoch   time.Time // of instant
 	known   map[ID]*member
 	names   bool    // see Names
+	standby int     // the highest of the sources
 	round   uint64  // of Set
 	rings   [2]ring // by family
 	sites   sites
@@ -132,11 +133,12 @@ func (p *Pool) Set(c Config, sources []Source) {
 	}
 	p.config = c
 	p.round++
-	p.names = len(sources) > 0
+	p.names, p.standby = len(sources) > 0, 0
 	var lists [2][]*member
 	var changed [2]bool
 	for _, s := range sources {
 		p.names = p.names && s.Exit != nil && s.Exit.Names
+		p.standby = max(p.standby, s.Standby)
 		m, news := p.admit(s)
 		if m == nil {
 			continue // listed twice: the first entry counts

@@ -12,6 +12,7 @@ type search struct {
 	skip    func(ID) bool // may be nil
 	queued  bool          // the client has waited for its turn
 	anyway  bool          // sources that are cooling may be used
+	rank    int           // the highest Standby of sources that may be used
 	cooling bool          // there was one that would have been used, were it not cooling
 
 	ring    *ring
@@ -42,11 +43,13 @@ func (s *search) take(f int) (*Turn, error) {
 			return t, err
 		}
 	}
-	if m, c := s.choose(); m != nil {
-		return s.hold(m, c), nil
-	}
-	if busy := s.busy(); busy != nil {
-		return nil, busy
+	for ; s.rank <= s.pool.standby; s.rank++ {
+		if m, c := s.choose(); m != nil {
+			return s.hold(m, c), nil
+		}
+		if busy := s.busy(); busy != nil {
+			return nil, busy
+		}
 	}
 	if s.cooling {
 		return s.takeCooling()
@@ -136,6 +139,9 @@ func (s *search) hold(m *member, c *cursor) *Turn {
 
 // may reports whether m may be used. Of a prefix it looks for a part that may.
 func (s *search) may(m *member) bool {
+	if m.Standby > s.rank {
+		return false
+	}
 	if m.Prefix.IsValid() {
 		return s.mayPart(m)
 	}

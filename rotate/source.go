@@ -11,12 +11,13 @@ import (
 // Source is an address that connections can leave by, a prefix of which they can
 // leave by any address, or another proxy that they can leave through.
 type Source struct {
-	Addr   netip.Addr        // that a connection is bound to; of a prefix, chosen anew for each; unspecified: the kernel chooses
-	Prefix netip.Prefix      // routed to this host; the zero Prefix: Addr is the source
-	Exit   *exit.Proxy       // nil: Addr or Prefix is the source
-	Spread int               // how many bits of an address of Prefix count as one source, see span
-	Weight int               // how often it is used in comparison to others; below 1 means 1
-	Labels map[string]string // what an operator says of it; not changed after Set
+	Addr    netip.Addr        // that a connection is bound to; of a prefix, chosen anew for each; unspecified: the kernel chooses
+	Prefix  netip.Prefix      // routed to this host; the zero Prefix: Addr is the source
+	Exit    *exit.Proxy       // nil: Addr or Prefix is the source
+	Spread  int               // how many bits of an address of Prefix count as one source, see span
+	Standby int               // rank of those that are used only when none of a lower one can be
+	Weight  int               // how often it is used in comparison to others; below 1 means 1
+	Labels  map[string]string // what an operator says of it; not changed after Set
 
 	// Free: no interface has Addr, it is routed to this host all the same, and
 	// binding to it takes IP_FREEBIND.
