@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -244,5 +243,5 @@ func (n *routed) bounded(c net.Conn, fds int) {
 		n.t.Error("the connection did not end")
 	}
 	c.Close()
-	n.s.settle(fds + runtime.NumCPU()) // what tunnels wait in, one a processor
+	n.s.settle(fds)
 }

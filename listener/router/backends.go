@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"swivel/internal/exit"
 	"swivel/internal/resolver"
 	"swivel/internal/target"
 	"swivel/rotate"
@@ -146,12 +147,17 @@ func (x *backend) addrs(ctx context.Context, lookup func(context.Context, string
 // isToBlame reports whether err says something of the backend: neither of our own
 // sources and sockets, nor that the client's time is over.
 func (x *backend) isToBlame(ctx context.Context, err error) bool {
-	for _, ours := range []error{rotate.ErrNoSource, rotate.ErrExhausted, rotate.ErrResources, resolver.ErrServer, resolver.ErrTimeout, context.Canceled} {
+	for _, ours := range []error{rotate.ErrNoSource, rotate.ErrExhausted, rotate.ErrResources, rotate.ErrLoop, resolver.ErrServer, resolver.ErrTimeout, context.Canceled} {
 		if errors.Is(err, ours) {
 			return false
 		}
 	}
-	return !errors.Is(ctx.Err(), context.Canceled)
+	_, busy := errors.AsType[*rotate.Busy](err)
+	_, cooling := errors.AsType[*rotate.Cooling](err)
+	_, exitFailed := errors.AsType[*exit.Error](err)
+	refused, ok := errors.AsType[*exit.Refusal](err)
+	exitFailed = exitFailed || ok && refused.Blame() != exit.Destination
+	return !busy && !cooling && !exitFailed && !errors.Is(ctx.Err(), context.Canceled)
 }
 
 func (x *backend) enter() {

@@ -1,15 +1,21 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"swivel/internal/exit"
+	"swivel/internal/resolver"
 	"swivel/internal/target"
+	"swivel/rotate"
 )
 
 func newBackends(balance Balance, n int) *Backends {
@@ -130,4 +136,29 @@ func TestLeftOutUntilChecked(t *testing.T) {
 		b.turn.Store(0)
 		wantOrder(t, b, "ab")
 	})
+}
+
+// What is our own fault, or that of another proxy on the way, leaves no backend out.
+func TestIsToBlame(t *testing.T) {
+	x := newBackends(RoundRobin, 1).list[0]
+	for err, want := range map[error]bool{
+		syscall.ECONNREFUSED:   true,
+		os.ErrDeadlineExceeded: true,
+		resolver.ErrNotFound:   true,
+		target.ErrLoop:         true,
+		&exit.Refusal{Status: 502, Token: "connection_refused"}: true,
+		&exit.Refusal{Status: 407}:                              false,
+		&exit.Error{Err: os.ErrDeadlineExceeded}:                false,
+		&rotate.Busy{}:                                          false,
+		&rotate.Cooling{}:                                       false,
+		rotate.ErrNoMatch:                                       false,
+		rotate.ErrExhausted:                                     false,
+		rotate.ErrResources:                                     false,
+		resolver.ErrTimeout:                                     false,
+		context.Canceled:                                        false,
+	} {
+		if got := x.isToBlame(t.Context(), fmt.Errorf("dial: %w", err)); got != want {
+			t.Errorf("%v: got %v", err, got)
+		}
+	}
 }

@@ -16,9 +16,9 @@ const maxRequest = 64 << 10
 // not CRLF, lines that are continued, space around a field's name, two Hosts, a Host
 // that is not the one in the target (RFC 9112 sections 2.2, 3.2 and 5).
 type requestParser struct {
-	line  int // where the line begins that is not whole yet
-	seen  int // bytes that hold no other line end
-	first bool
+	line  int  // where the line begins that is not whole yet
+	seen  int  // bytes that hold no other line end
+	begun bool // the first line has been read
 	host  string
 	hosts int
 	url   string // the authority of a target in absolute form; "" in other forms
@@ -43,8 +43,8 @@ func (p *requestParser) parse(b []byte) (host string, err error) {
 		switch {
 		case p.line > maxRequest:
 			return "", errTooLarge
-		case !p.first:
-			p.first = true
+		case !p.begun:
+			p.begun = true
 			err = p.request(line)
 		case string(line) == "\r":
 			return p.answer()

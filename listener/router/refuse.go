@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"swivel/internal/exit"
 	"swivel/internal/resolver"
 	"swivel/internal/target"
 	"swivel/listener"
@@ -47,6 +49,7 @@ var refusals = []struct {
 	{target.ErrPort, refusal{"http_request_denied", sni.AccessDenied, 403}},
 	{target.ErrAddress, refusal{"destination_ip_prohibited", sni.AccessDenied, 403}},
 	{target.ErrLoop, refusal{"proxy_loop_detected", sni.InternalError, 502}},
+	{rotate.ErrLoop, refusal{"proxy_loop_detected", sni.InternalError, 502}},
 	{resolver.ErrTimeout, refusal{"dns_timeout", sni.InternalError, 504}},
 	{resolver.ErrNotFound, refusal{"dns_error", sni.UnrecognizedName, 502}},
 	{resolver.ErrServer, refusal{"dns_error", sni.InternalError, 502}},
@@ -58,6 +61,18 @@ var refusals = []struct {
 
 // explain finds the refusal for an error.
 func explain(err error) refusal {
+	if _, ok := errors.AsType[*rotate.Busy](err); ok {
+		return refusal{"http_request_error", sni.InternalError, 429}
+	}
+	if _, ok := errors.AsType[*rotate.Cooling](err); ok {
+		return refusal{"connection_limit_reached", sni.InternalError, 503}
+	}
+	if r, ok := errors.AsType[*exit.Refusal](err); ok {
+		return refusal{cmp.Or(r.Token, "destination_unavailable"), sni.InternalError, 502}
+	}
+	if _, ok := errors.AsType[*exit.Error](err); ok && !errors.Is(err, rotate.ErrLoop) && !errors.Is(err, context.Canceled) {
+		return refusal{"destination_unavailable", sni.InternalError, 503}
+	}
 	for _, r := range refusals {
 		if errors.Is(err, r.why) {
 			return r.refusal
