@@ -89,7 +89,7 @@ func (r *report) captured(cfg *config.Config, c rules.Capture, l ruleLists) {
 			families[to.Addr().Is4()] = true
 		}
 	}
-	load := fmt.Sprintf("swivel rules %s | nft -f -  (with -format iptables: | sh)", sameFlags(cfg))
+	load := fmt.Sprintf("swivel rules %s | nft -f -  (with -format iptables: | sh; in a sidecar with -exclude)", sameFlags(cfg))
 	switch {
 	case c.Loaded(l.nft):
 		r.ok("listener %s: nftables sends it connections", c.Name)
