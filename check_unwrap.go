@@ -119,14 +119,35 @@ func (r *report) waysBack(cfg *config.Config, l config.Listener) {
 			commands = append(commands, "swivel rules "+sameFlags(cfg)+" | nft -f -")
 		}
 		mend := strings.Join(commands, "; ")
-		if u.UDP && u.To.IsSingleIP() {
-			r.wayBackUDP(l, u, netip.AddrPortFrom(u.To.Addr(), u.Ports[0].From), mend)
-		} else if u.To.IsSingleIP() {
-			r.wayBack(l, netip.AddrPortFrom(u.To.Addr(), u.Ports[0].From), mend)
-		} else {
+		if !u.To.IsSingleIP() {
 			r.routeBack(l, u, mend)
+			continue
+		}
+		to := netip.AddrPortFrom(u.To.Addr(), u.Ports[0].From)
+		switch {
+		case listensOn(cfg, to, u.UDP):
+			r.miss("listen on one address that is not the target's", "listener %s: %s is swivel itself", l.Name, to)
+		case u.UDP:
+			r.wayBackUDP(l, u, to, mend)
+		default:
+			r.wayBack(l, to, mend)
 		}
 	}
+}
+
+// listensOn reports whether a listener of cfg would answer at to.
+func listensOn(cfg *config.Config, to netip.AddrPort, udp bool) bool {
+	ports := make(listening)
+	for _, l := range cfg.Listeners {
+		for _, address := range l.Listen {
+			if (networkOf(address) == "udp") == udp {
+				for _, at := range listensAt(address) {
+					ports.note(at)
+				}
+			}
+		}
+	}
+	return ports.answers(to)
 }
 
 // wayBack proves it, by a connection from nobody's address.

@@ -410,6 +410,10 @@ func TestUnwrapLoop(t *testing.T) {
 	n := newBalanced(t)
 	n.wayBack()
 	n.start(`to: "127.0.0.1:*"`)
+	said := n.check("-mode", "unwrap", "-listen", ":2223", "-from", "10.5.0.1", "-to", "127.0.0.1:*")
+	if !strings.Contains(said, "missing  listener unwrap: 127.0.0.1:2223 is swivel itself") {
+		t.Errorf("check says\n%s", said)
+	}
 	c := n.dial(unwrapAddr4)
 	c.Write(v1(claimed4, public4))
 	if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
