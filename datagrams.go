@@ -62,10 +62,13 @@ func (g *generation) addDatagrams(p *proxy, lc config.Listener, door *unwrap.Doo
 		From:    lc.Unwrap.From,
 		Clients: lc.Clients,
 		Form:    unwrap.Header(lc.Unwrap.UDPHeader),
-		Door:    &d,
-		Ports:   &p.udp.ports,
-		Gate:    p.gate,
-		Log:     p.log,
+
+		IPv4InTCP6: lc.IPv4InTCP6,
+
+		Door:  &d,
+		Ports: &p.udp.ports,
+		Gate:  p.gate,
+		Log:   p.log,
 	}
 	if lc.Mark != 0 {
 		front.Options = []sockopt.Option{sockopt.Mark(lc.Mark)}

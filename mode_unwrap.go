@@ -49,7 +49,7 @@ func (g *generation) proxied(svc *listener.Service, lc config.Listener) {
 	if lc.Unwrap != nil {
 		svc.Proxies, svc.Proxied = lc.Unwrap.From, true
 	}
-	svc.Head = g.config.Limits.Head
+	svc.Head, svc.IPv4InTCP6 = g.config.Limits.Head, lc.IPv4InTCP6
 }
 
 // canBeTransparent reports whether this process may leave by addresses of others.

@@ -79,17 +79,17 @@ func (n *balanced) behind(addresses ...string) {
 	}
 }
 
-func newBehind(t *testing.T, keys string) *balanced {
+func newBehind(t *testing.T, others ...string) *balanced {
 	n := newBalanced(t)
 	n.serve(n.host, server4)
 	n.serve(n.host, server6)
 	n.rules("-mode", "unwrap", "-listen", ":2222", "-from", "10.5.0.1", "-to", "127.0.0.1:7777,[::1]:7777")
-	n.start(bothTargets + keys)
+	n.start(bothTargets, others...)
 	return n
 }
 
 func TestUnwrapBehindHAProxy(t *testing.T) {
-	n := newBehind(t, "")
+	n := newBehind(t)
 	n.balancer(`
 defaults
   mode tcp
@@ -125,7 +125,7 @@ func TestUnwrapBehindNginx(t *testing.T) {
 	if _, err := os.Stat(module); err != nil {
 		t.Skip(err)
 	}
-	n := newBehind(t, "")
+	n := newBehind(t, `  - {name: lax, listen: ":2223", mode: unwrap, from: [10.5.0.1], to: ["127.0.0.1:7777", "[::1]:7777"], ipv4_in_tcp6: on}`)
 	n.balancer(fmt.Sprintf(`
 load_module %s;
 pid DIR/pid;
@@ -138,9 +138,10 @@ stream {
   server { listen 198.51.100.1:25; listen [2001:db8:51::1]:25; proxy_pass 10.5.0.2:2222; }
   server { listen 198.51.100.1:26; listen [::]:26; proxy_pass [fd00:5::2]:2222; }
   server { listen [::]:27 ipv6only=off; proxy_pass 10.5.0.2:2222; }
+  server { listen [::]:28 ipv6only=off; proxy_pass 10.5.0.2:2223; }
 }
 `, module), "nginx", "-c", "%s", "-e", "stderr")
-	n.behind("198.51.100.1:25", "[2001:db8:51::1]:25", "198.51.100.1:26", "[2001:db8:51::1]:26", "[2001:db8:51::1]:27")
+	n.behind("198.51.100.1:25", "[2001:db8:51::1]:25", "198.51.100.1:26", "[2001:db8:51::1]:26", "[2001:db8:51::1]:27", "[2001:db8:51::1]:28", "198.51.100.1:28")
 
 	// 3c/4: to a socket for both families nginx writes IPv4 as IPv6, where version 1
 	// has a word for either. Two listen directives, which is its default, do not.

@@ -45,11 +45,15 @@ func reasonUnnamed(err error) string {
 }
 
 // name reads the PROXY header that c begins with, and gives c the address in it.
-func (c *Client) name(limit time.Duration) error {
+func (c *Client) name(svc *Service) error {
 	// One deadline for all of the header: a peer that is silent, or sends a byte now
 	// and then, would otherwise hold a goroutine and a descriptor for ever.
-	c.SetReadDeadline(c.Start.Add(limit))
-	h, err := readHeader(c.TCPConn)
+	c.SetReadDeadline(c.Start.Add(svc.Head))
+	parse := proxyproto.Parse
+	if svc.IPv4InTCP6 {
+		parse = proxyproto.ParseLax
+	}
+	h, err := readHeader(c.TCPConn, parse)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errHeader, err)
 	}
@@ -98,14 +102,14 @@ var errDatagrams = errors.New("about datagrams, on a connection")
 // readHeader reads a PROXY header and not a byte of what follows: that is for a Door
 // to read, or for the kernel to move. So it looks before it reads. Its buffer grows
 // with what has arrived, not with the length that the header claims.
-func readHeader(c *net.TCPConn) (proxyproto.Header, error) {
+func readHeader(c *net.TCPConn, parse func([]byte) (proxyproto.Header, int, error)) (proxyproto.Header, error) {
 	buf := make([]byte, 0, firstRead)
 	for {
 		n, err := peek(c, buf[len(buf):cap(buf)])
 		if err != nil {
 			return proxyproto.Header{}, err
 		}
-		h, used, perr := proxyproto.Parse(buf[:len(buf)+n])
+		h, used, perr := parse(buf[:len(buf)+n])
 		if perr == nil {
 			n = used - len(buf)
 		} else if perr != proxyproto.ErrIncomplete {

@@ -58,6 +58,8 @@ type Service struct {
 	Proxies []netip.Prefix
 	Proxied bool          // others than Proxies are closed before a byte is read, and the Door judges what addresses are claimed
 	Head    time.Duration // for reading the header
+
+	IPv4InTCP6 bool // headers may be as proxyproto.ParseLax takes them
 }
 
 // Server serves the clients of one listening socket.
@@ -205,7 +207,7 @@ func (s *Server) proxied(svc *Service, c *Client) error {
 		return err
 	}
 	c.admitted = true
-	if err := c.name(svc.Head); err != nil {
+	if err := c.name(svc); err != nil {
 		return err
 	}
 	if svc.Proxied || c.Claim.Local || plausible(c.Addr.Addr(), c.Peer.Addr()) {

@@ -94,6 +94,7 @@ type Listener struct {
 	Clients      []netip.Prefix // who may connect, by the address that a PROXY header names; none means everyone who can reach it
 	VerifyName   string         // what happens when the TLS in a tunnel asks for another host: log or deny; "" means nothing
 	AcceptProxy  []netip.Prefix // peers whose connections begin with a PROXY header, none of others; not of mode unwrap
+	IPv4InTCP6   bool           // PROXY headers of version 1 may say TCP6 of IPv4 addresses
 	TLS          *TLS           // what clients speak to swivel; nil means plain TCP only
 	Labels       []Want         // of the sources that all of its clients leave by; none means any
 	Select       []Selection    // the same for some; all that apply count

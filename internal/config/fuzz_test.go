@@ -26,7 +26,7 @@ var keys = map[string]any{
 		"cooldown": map[string]any{"after": nil, "for": nil, "most": nil, "keep": nil, "when_all_cool": nil},
 	}},
 	"listeners": map[string]any{
-		"name": nil, "listen": nil, "mode": nil, "pool": nil, "users": nil, "clients": nil, "accept_proxy": nil, "mark": nil, "transparent": nil, "verify_name": nil,
+		"name": nil, "listen": nil, "mode": nil, "pool": nil, "users": nil, "clients": nil, "accept_proxy": nil, "ipv4_in_tcp6": nil, "mark": nil, "transparent": nil, "verify_name": nil,
 		"opaque": nil, "capture": nil, "otherwise": map[string]any{"no-route": nil, "no-name": nil, "not-tls": nil, "malformed": nil, "timeout": nil, "too-large": nil},
 		"routes": map[string]any{"names": nil, "alpn": nil, "to": nil, "balance": nil, "send_proxy": nil, "check": nil, "pool": nil},
 		"from":   nil, "to": nil, "source": nil, "udp_header": nil, "allow_sources": nil,

@@ -37,6 +37,9 @@ func (l *Listener) read(n node) {
 	case modeUnwrap:
 		l.checkUnwrap(n)
 	}
+	if n.has("ipv4_in_tcp6") && !n.has("accept_proxy") && l.Mode != modeUnwrap {
+		n.child("ipv4_in_tcp6").refuse("is about PROXY headers, which are taken of nobody (accept_proxy says of whom)")
+	}
 	if at := exposed(l.Listen); at != "" && !n.has("users") && !n.has("clients") && l.Mode == modeConnect {
 		n.errorf("an open proxy: whoever reaches %s could use it (add users or clients, or listen on 127.0.0.1)", at)
 	}
@@ -52,6 +55,7 @@ func (l *Listener) keys(mode string) []field {
 		key("pool", text(&l.Pool)),
 		key("clients", some(list(&l.Clients, parseClients))),
 		key("accept_proxy", some(list(&l.AcceptProxy, parseClients))),
+		key("ipv4_in_tcp6", l.readIPv4InTCP6),
 		key("destinations", l.Destinations.read),
 		key("mark", number(&l.Mark, 0, math.MaxUint32)),
 	}

@@ -49,6 +49,12 @@ func (l *Listener) unwrapKeys() []field {
 	}
 }
 
+func (l *Listener) readIPv4InTCP6(n node) {
+	var s string
+	value(&s, parseSwitch)(n)
+	l.IPv4InTCP6 = s == "on"
+}
+
 func (u *Unwrap) readFrom(n node) {
 	if n.kind() == kindList && len(n.yaml.Content) == 0 {
 		n.errorf("an empty list: %v", errNobody)

@@ -20,7 +20,7 @@ listeners:
 		t.Fatalf("got  %v\nwant %s", err, want)
 	}
 	c, err := Parse("f.yaml", []byte(strings.Replace(text, "::ffff:127.0.0.2", "2001:db8::1", 1)+`
-- {listen: "127.0.0.1:25", mode: unwrap, from: [10.0.0.1], to: destination, destinations: {allow: [10.0.0.0/8]}, source: any-port, udp_header: first, allow_sources: [127.0.0.0/8]}
+- {listen: "127.0.0.1:25", mode: unwrap, from: [10.0.0.1], to: destination, destinations: {allow: [10.0.0.0/8]}, source: any-port, ipv4_in_tcp6: on, udp_header: first, allow_sources: [127.0.0.0/8]}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -40,8 +40,8 @@ listeners:
 			},
 		}, {
 			Name: "127.0.0.1:25", Listen: []string{"127.0.0.1:25"}, Mode: "unwrap",
-			Destinations: Destinations{Allow: rules(t, "10.0.0.0/8"), Ports: every},
-			Unwrap:       &Unwrap{From: balancer, Source: "any-port", UDPHeader: "first", AllowSources: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+			Destinations: Destinations{Allow: rules(t, "10.0.0.0/8"), Ports: every}, IPv4InTCP6: true,
+			Unwrap: &Unwrap{From: balancer, Source: "any-port", UDPHeader: "first", AllowSources: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 		},
 	})
 }
@@ -77,6 +77,9 @@ func TestParseRefusesUnwrap(t *testing.T) {
 		{"keys of another mode", "mode: unwrap, from: ['::1'], to: destination, users: u, tls: {}",
 			"f.yaml:1:79: listeners[0].users: a key of mode connect (this listener's mode is unwrap)\n" +
 				"f.yaml:1:89: listeners[0].tls: a key of mode connect (this listener's mode is unwrap)"},
+		{"no headers to be lax about", "ipv4_in_tcp6: yes",
+			"f.yaml:1:33: listeners[0].ipv4_in_tcp6: is about PROXY headers, which are taken of nobody (accept_proxy says of whom)\n" +
+				"f.yaml:1:47: listeners[0].ipv4_in_tcp6: \"yes\": use on or off"},
 		{"its keys elsewhere", "from: ['::1'], to: destination, source: own, udp_header: first, allow_sources: []",
 			"f.yaml:1:33: listeners[0].from: a key of mode unwrap (this listener's mode is connect)\n" +
 				"f.yaml:1:48: listeners[0].to: a key of mode unwrap (this listener's mode is connect)\n" +

@@ -38,7 +38,7 @@ func Parse(b []byte) (h Header, n int, err error) {
 	case len(b) == 0:
 		return Header{}, 0, ErrIncomplete
 	case b[0] == signatureV1[0]:
-		return parseV1(b)
+		return parseV1(b, false)
 	case b[0] == signatureV2[0]:
 		return ParseV2(b)
 	}

@@ -12,7 +12,17 @@ const (
 	maxV1       = 107 // bytes of a line, with its CRLF
 )
 
-func parseV1(b []byte) (Header, int, error) {
+// ParseLax is Parse, but takes IPv4 addresses, plain or mapped into IPv6, in a line of
+// version 1 that says TCP6. nginx's stream module writes such lines about connections
+// to a socket that is for both families.
+func ParseLax(b []byte) (h Header, n int, err error) {
+	if len(b) > 0 && b[0] == signatureV1[0] {
+		return parseV1(b, true)
+	}
+	return Parse(b)
+}
+
+func parseV1(b []byte, lax bool) (Header, int, error) {
 	if err := startsWith(b, signatureV1); err != nil {
 		return Header{}, 0, err
 	}
@@ -20,7 +30,7 @@ func parseV1(b []byte) (Header, int, error) {
 	if err != nil {
 		return Header{}, 0, err
 	}
-	h, err := parseLine(line)
+	h, err := parseLine(line, lax)
 	if err != nil {
 		return Header{}, 0, err
 	}
@@ -46,7 +56,7 @@ func cutLine(b []byte) ([]byte, error) {
 	return b[:i], nil
 }
 
-func parseLine(line []byte) (Header, error) {
+func parseLine(line []byte, lax bool) (Header, error) {
 	malformed := func() (Header, error) {
 		return Header{}, fmt.Errorf("proxyproto: malformed line: %q", line)
 	}
@@ -58,18 +68,22 @@ func parseLine(line []byte) (Header, error) {
 	case family != "TCP4" && family != "TCP6" || len(f) != 6:
 		return malformed()
 	}
-	src, ok1 := parseAddr(f[2], f[4], family == "TCP4")
-	dst, ok2 := parseAddr(f[3], f[5], family == "TCP4")
+	is4 := family == "TCP4"
+	src, ok1 := parseAddr(f[2], f[4], is4, lax && !is4)
+	dst, ok2 := parseAddr(f[3], f[5], is4, lax && !is4)
 	if !ok1 || !ok2 {
 		return malformed()
 	}
 	return Header{Src: src, Dst: dst}, nil
 }
 
-// parseAddr takes no IPv4 address for IPv6, also not mapped: then the two ends of
-// the connection could be of different families.
-func parseAddr(addr, port []byte, is4 bool) (netip.AddrPort, bool) {
+// parseAddr takes no IPv4 address for IPv6, also not mapped, unless either will do:
+// then the two ends of the connection could be of different families.
+func parseAddr(addr, port []byte, is4, either bool) (netip.AddrPort, bool) {
 	a, err := netip.ParseAddr(string(addr))
+	if either {
+		a, is4 = a.Unmap(), a.Unmap().Is4()
+	}
 	if err != nil || a.Is4() != is4 || a.Is4In6() || a.Zone() != "" {
 		return netip.AddrPort{}, false
 	}

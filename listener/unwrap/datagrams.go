@@ -33,6 +33,9 @@ type Datagrams struct {
 	From    []netip.Prefix // who may send datagrams with a header
 	Clients []netip.Prefix // which clients are served; empty: everyone
 	Form    Header
+
+	IPv4InTCP6 bool // headers may be as proxyproto.ParseLax takes them
+
 	Door    *Door            // judges clients and says where they go to
 	Options []sockopt.Option // of every upstream socket
 	Ports   *Ports           // of all Datagrams of the same relay.Flows
@@ -77,6 +80,9 @@ func (d *Datagrams) parse(b []byte) (proxyproto.Header, int, error) {
 		return proxyproto.ParseV2(b)
 	case len(b) > 0 && b[0] != 'P':
 		return proxyproto.Header{}, 0, errVersion
+	}
+	if d.IPv4InTCP6 {
+		return proxyproto.ParseLax(b)
 	}
 	return proxyproto.Parse(b)
 }
