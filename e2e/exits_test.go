@@ -3,8 +3,11 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -59,6 +62,7 @@ listeners:
 		if got := curl(t, "-x", proxy, plain.url); strings.TrimSpace(got) != source {
 			t.Errorf("%s: plain HTTP came from %q, want %s", name, got, source)
 		}
+		upgraded(t, proxy)
 		if got := curl(t, "-x", "socks5h://"+proxy, plain.url); strings.TrimSpace(got) != source {
 			t.Errorf("%s: SOCKS5 came from %q, want %s", name, got, source)
 		}
@@ -95,6 +99,37 @@ listeners:
 		}
 	}
 	s.stop()
+}
+
+// upgraded checks that a plain HTTP request through proxy can become a tunnel.
+func upgraded(t *testing.T, proxy string) {
+	t.Helper()
+	ln := listen(t)
+	go func() { // until the client has gone
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		in := bufio.NewReader(c)
+		if _, err := http.ReadRequest(in); err == nil {
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+			io.Copy(c, in)
+		}
+	}()
+	c := dial(t, proxy)
+	defer c.Close()
+	fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", ln.Addr())
+	in := bufio.NewReader(c)
+	r, err := http.ReadResponse(in, nil)
+	if err != nil || r.StatusCode != 101 {
+		t.Fatalf("upgrade through %s: %+v, %v", proxy, r, err)
+	}
+	io.WriteString(c, "ping")
+	got := make([]byte, len("ping"))
+	if _, err := io.ReadFull(in, got); err != nil || string(got) != "ping" {
+		t.Errorf("upgrade through %s: %q, %v", proxy, got, err)
+	}
 }
 
 // TestExitLoop is 3a/30: proxies that lead to each other, or to themselves, answer

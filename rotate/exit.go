@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,6 +110,17 @@ func (d *Dialer) addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	}
 	addrs, err := d.Lookup(ctx, host)
 	return addrs[:min(len(addrs), maxExitAddrs)], err
+}
+
+// mayLack reports whether a proxy may have refused because it has no way out in the
+// family of the address, while there are addresses of the other one: they are tried
+// before other proxies, of which the same may be true, and it is held against none.
+func (r *race) mayLack(res result, why fault) bool {
+	if res.src.Exit == nil || why != faultRefused && why != faultUnreachable {
+		return false
+	}
+	family := familyOf(res.dst.Addr())
+	return r.pending > 0 || slices.ContainsFunc(r.todo, func(a netip.AddrPort) bool { return familyOf(a.Addr()) != family })
 }
 
 // classifyExit is classify, for what a proxy did or said. It reports whether that is

@@ -26,6 +26,12 @@ import (
 // back what it gets. It keeps silent when text is empty.
 func proxyServer(t *testing.T, text string, conf *tls.Config) *exit.Proxy {
 	t.Helper()
+	return proxyThat(t, func(string) string { return text }, conf)
+}
+
+// proxyThat is proxyServer with an answer to each request line.
+func proxyThat(t *testing.T, answers func(request string) string, conf *tls.Config) *exit.Proxy {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -47,11 +53,13 @@ func proxyServer(t *testing.T, text string, conf *tls.Config) *exit.Proxy {
 				defer c.Close()
 				defer context.AfterFunc(ctx, func() { c.Close() })()
 				in := bufio.NewReader(c)
-				for line := ""; line != "\r\n"; {
+				request := ""
+				for line := ""; line != "\r\n"; request += line {
 					if line, err = in.ReadString('\n'); err != nil {
 						return
 					}
 				}
+				text := answers(request)
 				if text == "" {
 					<-ctx.Done()
 					return
@@ -177,6 +185,40 @@ func TestExitsRefuse(t *testing.T) {
 	})
 }
 
+// TestExitFamilies: proxies without IPv6 serve destinations that have both, each in
+// its turn, and none of them cools for it.
+func TestExitFamilies(t *testing.T) {
+	only4 := func(request string) string {
+		if strings.HasPrefix(request, "CONNECT [") {
+			return refusal("503", "proxy_configuration_error")
+		}
+		return connected
+	}
+	var list []Source
+	for range 3 {
+		list = append(list, Source{Exit: proxyThat(t, only4, nil)})
+	}
+	p := new(Pool)
+	p.Set(Config{Cooldown: Cooldown{After: 1, For: time.Hour, Most: time.Hour}}, list)
+	for i := range 9 {
+		both := []netip.AddrPort{netip.MustParseAddrPort("[2001:db8::1]:443"), far[0]}
+		up, err := (&Dialer{Pool: p}).Dial(t.Context(), Request{Addrs: both, Target: "a.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if up.Source.Exit != list[i%3].Exit || up.Attempts != 2 || up.Addr != far[0] {
+			t.Errorf("%d: got %s for %s after %d attempts", i, up.Source.String(), up.Addr, up.Attempts)
+		}
+		up.Close()
+		up.Done()
+	}
+	for _, u := range p.Sources() {
+		if u.Cooling > 0 {
+			t.Errorf("%s is cooling", u.String())
+		}
+	}
+}
+
 func TestExitNames(t *testing.T) {
 	proxy := proxyServer(t, connected, nil)
 	proxy.Host = "node2.example"
@@ -227,42 +269,6 @@ func TestExitTLS(t *testing.T) {
 	got := make([]byte, len("earlylate"))
 	if _, err := io.ReadFull(up.Stream, got); err != nil || string(got) != "earlylate" || up.Stream == nil {
 		t.Errorf("got %q, %v", got, err)
-	}
-}
-
-// TestStandby: what stands by is used when nothing else can be, and no longer.
-func TestStandby(t *testing.T) {
-	for _, strategy := range []Strategy{RoundRobin, Random, LeastUsed, PerTarget, Hash} {
-		var p Pool
-		p.Set(Config{Strategy: strategy}, []Source{
-			{Addr: netip.MustParseAddr("10.0.0.1"), Standby: 2},
-			{Addr: netip.MustParseAddr("10.0.0.2"), Standby: 1},
-			{Addr: netip.MustParseAddr("10.0.0.3"), Standby: 1},
-			{Addr: netip.MustParseAddr("10.0.0.4")},
-		})
-		down := make(map[byte]bool)
-		skip := func(id ID) bool { return down[id.Net.Addr().As4()[3]] }
-		next := func(want string) {
-			t.Helper()
-			for range 8 {
-				turn, err := p.Next(&Request{Target: "a.example", User: "u"}, dst4, skip)
-				if err != nil || !strings.Contains(want, string('0'+turn.Addr.As4()[3])) {
-					t.Fatalf("%s: got %v, %v; want one of %s", strategy, turn, err, want)
-				}
-				turn.Done()
-			}
-		}
-		next("4")
-		down[4] = true
-		next("23")
-		down[2], down[3] = true, true
-		next("1")
-		down[4] = false
-		next("4")
-		down[4], down[1] = true, true
-		if _, err := p.Next(&Request{}, dst4, skip); !errors.Is(err, ErrNoSource) {
-			t.Errorf("%s: all are down: got %v", strategy, err)
-		}
 	}
 }
 

@@ -179,6 +179,9 @@ func (r *race) attempt(ctx context.Context, src Source, dst netip.AddrPort) resu
 func (r *race) failed(ctx context.Context, res result) bool {
 	why := classify(res.err)
 	r.note(res, why)
+	if r.mayLack(res, why) {
+		return true
+	}
 	if why.pointsAtSource(res.err) {
 		r.family(res.dst).turnOf(res.src.ID()).failed(r.request.target(), why == faultDown)
 	}
