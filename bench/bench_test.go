@@ -5,9 +5,12 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMain makes a copy of this program the baseline relay, as main does.
@@ -47,7 +50,9 @@ func TestWorks(t *testing.T) {
 	}
 	positive := []metric{cpuPerGB, rate, cpuPerTrip, tripRate, percentile99, cpuPerConnection, connectionRate, descriptorsPer, memoryStart}
 	for _, table := range r.tables {
-		if len(table.cases) == 0 && (table.work.name != "unprivileged" || os.Geteuid() == 0) {
+		switch {
+		case table.work.name == "datagrams": // see TestDatagrams
+		case len(table.cases) == 0 && (table.work.name != "unprivileged" || os.Geteuid() == 0):
 			t.Errorf("%s: nothing was measured", table.work.name)
 		}
 		for _, g := range table.cases {
@@ -93,6 +98,34 @@ func TestRouterConfigs(t *testing.T) {
 	for _, table := range r.tables {
 		if len(table.cases) == 0 {
 			t.Errorf("%s: nothing was measured", table.work.name)
+		}
+	}
+}
+
+// This one is for a network namespace of its own: it changes routes.
+func TestDatagrams(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	// Not unlocked: the thread, which is in a namespace of its own, ends with the test.
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skip(err)
+	}
+	if err := loopbackUp(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := run(t.Context(), &options{scale: tiny, works: []string{"datagrams"}, only: []string{"swivel-udp"}, isolated: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range r.notes {
+		t.Errorf("%+v", n)
+	}
+	g := r.tables[0].cases[0]
+	for _, m := range []metric{cpuPerDatagram, datagramRate, flowRSS} {
+		if s := g.samples[sampled{"swivel-udp", m}]; len(s) != 1 || s[0] <= 0 {
+			t.Errorf("%s: got %v", m.name, s)
 		}
 	}
 }

@@ -59,6 +59,8 @@ type options struct {
 	swivel string   // the binary; empty to build it
 	json   bool
 	sni    bool // routers by server name, not proxies
+
+	isolated bool // in a network namespace of its own
 }
 
 func command(args []string) error {
@@ -76,6 +78,7 @@ func command(args []string) error {
 		if err := furnish(); err != nil {
 			return err
 		}
+		o.isolated = true
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -150,6 +153,8 @@ type bench struct {
 	origin *origin
 	relays []*relay
 	report *report
+
+	isolated bool // in a network namespace of its own
 }
 
 // run does the works that o names, with the relays that it names and finds.
@@ -163,7 +168,7 @@ func run(ctx context.Context, o *options) (*report, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	b := &bench{scale: o.scale, dir: dir, report: newReport()}
+	b := &bench{scale: o.scale, dir: dir, report: newReport(), isolated: o.isolated}
 	if b.relays, err = b.find(ctx, o); err != nil {
 		return nil, err
 	}

@@ -94,8 +94,12 @@ func (p *running) relays(origin netip.AddrPort) error {
 
 // site makes the directory and the configuration that r is started with.
 func (b *bench) site(r *relay, uid int, origin netip.AddrPort) (site, error) {
-	s := site{origin: origin, isRoot: os.Geteuid() == 0 && uid == 0, cores: numCPU(), maximum: 10000}
-	fd, addr, err := listen()
+	s := site{origin: origin, isRoot: os.Geteuid() == 0 && uid == 0, cores: numCPU(), maximum: 6000}
+	free := listen
+	if r.datagrams {
+		free, s.maximum = bindUDP, 10000
+	}
+	fd, addr, err := free()
 	if err != nil {
 		return s, err
 	}
