@@ -54,7 +54,7 @@ const (
 	// that each begin a flow could take it all, and the flows that are there would
 	// lose theirs in a full socket buffer: opening one costs as much as relaying ten
 	// datagrams.
-	openingShare = 2
+	openingShare = 4
 	maxAllowance = 100 * time.Millisecond // what may be saved up, for those who all come at once
 )
 
