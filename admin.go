@@ -60,7 +60,7 @@ func (p *proxy) useAdmin(g *generation) {
 
 // state is what the admin address shows of p.
 func (p *proxy) state() admin.State {
-	return admin.State{Ready: p.ready, Pools: p.poolStates, Cool: p.cool}
+	return admin.State{Ready: p.ready, Pools: p.poolStates, Cool: p.cool, Release: p.release}
 }
 
 var errDraining = errors.New("draining")
@@ -126,14 +126,9 @@ func (p *proxy) cool(c admin.Cooldown) error {
 		}
 		host = t.Host()
 	}
-	p.mu.Lock()
-	pools := p.pools
-	p.mu.Unlock()
-	if c.Pool != "" {
-		if pools[c.Pool] == nil {
-			return fmt.Errorf("pool %q: %w", c.Pool, admin.ErrUnknown)
-		}
-		pools = map[string]*rotate.Pool{c.Pool: pools[c.Pool]}
+	pools, err := p.poolsNamed(c.Pool)
+	if err != nil {
+		return err
 	}
 	found := false
 	for _, pool := range pools {
@@ -144,4 +139,34 @@ func (p *proxy) cool(c admin.Cooldown) error {
 	}
 	p.log.Info().Str("source", c.Source).Str("target", host).Stringer("for", time.Duration(c.For)).Msg("cooldown")
 	return nil
+}
+
+// release ends a session, in the pool that r names or in all.
+func (p *proxy) release(r admin.Release) error {
+	pools, err := p.poolsNamed(r.Pool)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, pool := range pools {
+		found = pool.Release(r.User, r.Session) || found
+	}
+	if !found {
+		return fmt.Errorf("session: %w", admin.ErrUnknown)
+	}
+	p.log.Info().Str("user", r.User).Str("session", r.Session).Msg("session released")
+	return nil
+}
+
+// poolsNamed returns the pool of that name, or all when it is "".
+func (p *proxy) poolsNamed(name string) (map[string]*rotate.Pool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case name == "":
+		return p.pools, nil
+	case p.pools[name] == nil:
+		return nil, fmt.Errorf("pool %q: %w", name, admin.ErrUnknown)
+	}
+	return map[string]*rotate.Pool{name: p.pools[name]}, nil
 }

@@ -98,6 +98,46 @@ listeners:
 	s.stop()
 }
 
+// TestRelease: a session whose source is no good any more gets another one.
+func TestRelease(t *testing.T) {
+	s := start(t, "-config", config(t, adminKey+`
+pools: {main: {sources: [{address: 127.0.0.2}, {address: 127.0.0.3}]}}
+listeners:
+  - {name: egress, listen: "127.0.0.1:0", `+goesAnywhere+`}
+`))
+	echo := newEcho(t, nil)
+	from := func(want string) {
+		t.Helper()
+		for range 3 {
+			c := dial(t, s.addr("egress"))
+			head, err := connect(c, echo, basic("alice-session-x1", "any"))
+			c.Close()
+			if got := field(head, "Swivel-Source"); err != nil || got != want {
+				t.Errorf("left by %s, %v, want %s", got, err, want)
+			}
+		}
+	}
+	from("127.0.0.2")
+	for _, tt := range []struct {
+		body string
+		want int
+	}{
+		{`{"user": "bob", "session": "x1"}`, 404},
+		{`{"user": "alice", "session": "x1", "pool": "other"}`, 404},
+		{`{"user": "alice"}`, 400},
+	} {
+		if status, answer := post(t, s.addr("admin"), "/api/release", tt.body); status != tt.want {
+			t.Errorf("%s: %d %q, want %d", tt.body, status, answer, tt.want)
+		}
+	}
+	from("127.0.0.2")
+	if status, answer := post(t, s.addr("admin"), "/api/release", `{"user": "alice", "session": "x1"}`); status != 204 {
+		t.Errorf("%d %q, want 204", status, answer)
+	}
+	from("127.0.0.3")
+	s.stop()
+}
+
 const adminKey = "admin: {listen: '127.0.0.1:0'}\n"
 
 func TestAdmin(t *testing.T) {

@@ -81,6 +81,21 @@ func (l *sessions) of(r *Request, now instant) *session {
 	return s
 }
 
+// Release ends a user's session, and reports whether there was one. The next request
+// of that name begins another.
+func (p *Pool) Release(user, id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := key{user, id}
+	s := p.pinned.byKey[k]
+	if s == nil {
+		return false
+	}
+	p.pinned.unlink(s)
+	delete(p.pinned.byKey, k)
+	return true
+}
+
 // over reports whether s has ended, by its time or because it was idle.
 func (s *session) over(c *Session, now instant) bool {
 	life := c.Time

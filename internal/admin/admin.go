@@ -5,6 +5,7 @@
 //	GET /readyz        200 when clients can be served, else 503 and why
 //	GET /api/sources   the pools, with the state of each source
 //	POST /api/cooldown a source is not to be used for a while: see Cooldown
+//	POST /api/release  a session ends: see Release
 //
 // It knows nothing but what State tells it. It has no users: who may connect is a
 // matter of addresses, and requests that a web page makes of its visitor's browser
@@ -26,6 +27,8 @@ type State struct {
 	Ready func() error  // nil when clients can be served, else why not
 	Pools func() []Pool // in the order of the configuration
 	Cool  func(Cooldown) error
+
+	Release func(Release) error
 }
 
 // Pool is a pool as /api/sources shows it.
@@ -60,6 +63,7 @@ func Handler(s State) http.Handler {
 	api := http.NewServeMux()
 	api.HandleFunc("GET /api/sources", s.sources)
 	api.HandleFunc("POST /api/cooldown", s.cooldown)
+	api.HandleFunc("POST /api/release", s.release)
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

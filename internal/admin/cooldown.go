@@ -32,11 +32,30 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return err
 }
 
-// What State.Cool may return.
+// What State.Cool and State.Release may return.
 var (
 	ErrInvalid = errors.New("invalid")   // wrapped
 	ErrUnknown = errors.New("not known") // wrapped
 )
+
+// Release asks for a session to end: its next request may have another source.
+type Release struct {
+	User    string `json:"user"` // "" when nobody logs in
+	Session string `json:"session"`
+	Pool    string `json:"pool"` // "" means every pool
+}
+
+func (s State) release(w http.ResponseWriter, r *http.Request) {
+	var end Release
+	if !read(w, r, &end) {
+		return
+	}
+	if end.Session == "" {
+		answer(w, fmt.Errorf("%w: no session (such as \"user\": \"alice\", \"session\": \"x1\")", ErrInvalid))
+		return
+	}
+	answer(w, s.Release(end))
+}
 
 const (
 	maxBody     = 16 << 10
@@ -52,6 +71,11 @@ func (s State) cooldown(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.Cool(c)
 	}
+	answer(w, err)
+}
+
+// answer answers a request that was to change something.
+func answer(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, ErrInvalid):
 		http.Error(w, err.Error(), http.StatusBadRequest)
