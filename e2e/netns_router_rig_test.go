@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -120,30 +121,34 @@ func serveEach(ln net.Listener, serve func(net.Conn)) {
 	}()
 }
 
-// answer is an HTTP server that says its name and who asks.
+// answer is an HTTP server that says its name and who asks. Its /page shows pictures
+// of the others.
 func answer(c net.Conn, name string) {
-	if err := skipHead(c); err != nil {
+	head, err := readHead(c)
+	if err != nil {
 		return
 	}
 	host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 	body := name + " asked by " + host
-	fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	if strings.HasPrefix(head, "GET /page ") {
+		body += "<img src=https://b.test/><img src=https://c.test/>"
+	}
+	fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	if s, ok := c.(*tls.Conn); ok {
 		s.CloseWrite()
 	}
 	io.Copy(io.Discard, c)
 }
 
-// skipHead reads to the end of the head of a request.
-func skipHead(r io.Reader) error {
-	var tail [4]byte
-	for string(tail[:]) != "\r\n\r\n" {
-		copy(tail[:], tail[1:])
-		if _, err := io.ReadFull(r, tail[3:]); err != nil {
-			return err
+// readHead reads to the end of the head of a request.
+func readHead(r io.Reader) (string, error) {
+	var head []byte
+	for b := make([]byte, 1); !bytes.HasSuffix(head, []byte("\r\n\r\n")); head = append(head, b...) {
+		if _, err := io.ReadFull(r, b); err != nil {
+			return "", err
 		}
 	}
-	return nil
+	return string(head), nil
 }
 
 // start starts swivel in router with one listener that has these keys beside name,
