@@ -28,8 +28,8 @@ type waiting struct {
 	// The rest belongs to the owner.
 
 	outEvents bool   // the lot tells when dst has room
-	goOn      func() // runOn, once it was needed: a go statement with arguments allocates
 	dstFailed bool   // when it is over with an error, which stream has
+	goOn      func() // runOn, once it was needed: a go statement with arguments allocates
 }
 
 const (

@@ -20,6 +20,7 @@ package relay
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -92,7 +93,7 @@ const (
 type Pipe struct {
 	client, upstream side
 	up, down         direction
-	limits           Limits
+	limits           *Limits
 	watch            watch
 
 	done func(Reason, error) // of Start
@@ -111,7 +112,7 @@ type Pipe struct {
 // NewPipe returns a Pipe between client and upstream, which it owns from now on:
 // Start, Run and End close them.
 func NewPipe(client, upstream Duplex, l Limits) *Pipe {
-	p := &Pipe{limits: l, open: 2}
+	p := &Pipe{limits: shared(l), open: 2}
 	p.client = side{Duplex: client, sideReasons: &clientReasons}
 	p.upstream = side{Duplex: upstream, sideReasons: &upstreamReasons}
 	p.up.pipe, p.up.src, p.up.dst = p, &p.client, &p.upstream
@@ -121,6 +122,20 @@ func NewPipe(client, upstream Duplex, l Limits) *Pipe {
 		p.up.stream.watch, p.down.stream.watch = &p.watch, &p.watch
 	}
 	return p
+}
+
+// lastLimits are those of the last Pipe.
+var lastLimits atomic.Pointer[Limits]
+
+// shared returns l for all Pipes with the same, as nearly all are.
+func shared(l Limits) *Limits {
+	if last := lastLimits.Load(); last != nil && *last == l {
+		return last
+	}
+	own := new(Limits)
+	*own = l
+	lastLimits.Store(own)
+	return own
 }
 
 // Start relays until both directions have ended, closes both sides, and then calls

@@ -35,7 +35,7 @@ func TestWatchNext(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			now := duration(time.Hour)
-			p := &Pipe{limits: tt.limits}
+			p := &Pipe{limits: &tt.limits}
 			w := watch{pipe: p, open: tt.open, started: now - tt.age, quiet: now - tt.quiet, seen: moved}
 			if got, wait := w.next(now); got != tt.want || wait != tt.wait {
 				t.Errorf("next = %q, %v; want %q, %v", got, wait, tt.want, tt.wait)

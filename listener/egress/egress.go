@@ -231,7 +231,7 @@ func (s *session) tunnel(t target.Target, up *rotate.Upstream, answer []byte) {
 		return
 	}
 	s.c.SetDeadline(time.Time{})
-	s.c.Relay(s.in.rest(s.screen(t)), up.Stream, up.Bound(s.Limits), up.Done)
+	s.c.Relay(s.in.rest(s.screen(t)), up.Stream, up.Bound(s.Limits), up.Release())
 }
 
 // Refuse implements listener.Door.

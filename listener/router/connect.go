@@ -87,7 +87,7 @@ func (s *session) dial(ctx context.Context, to *Target, host string, addrs []net
 	if up.Source.Addr.IsUnspecified() { // the kernel chose
 		l.Source = up.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().String()
 	}
-	return &upstream{up.Stream, up.Bound(s.Limits), up.Done}, nil
+	return &upstream{up.Stream, up.Bound(s.Limits), up.Release()}, nil
 }
 
 // connectBackend connects to the first backend of to that answers. Each has its
