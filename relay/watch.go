@@ -107,7 +107,7 @@ const (
 // next returns the limit that has been reached, or how long to wait before
 // looking again; zero if there is nothing to wait for. The caller holds mu.
 func (w *watch) next(now duration) (reached Reason, wait time.Duration) {
-	l := &w.pipe.limits
+	l := w.pipe.limits
 	if l.Bytes > 0 && w.open > 0 {
 		if w.seen >= l.Bytes {
 			return MaxBytes, 0
