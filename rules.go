@@ -21,8 +21,8 @@ type rulesCommand struct {
 }
 
 func (r *rulesCommand) register(fs *flag.FlagSet) {
-	fs.StringVar(&r.format, "format", "nft", "`language` of swivel rules: nft or iptables")
-	fs.StringVar(&r.exclude, "exclude", "", "swivel rules for the connections of this host itself, but for swivel's `own`: uid:1000 or mark:7")
+	fs.StringVar(&r.format, "format", "nft", "`language` of the rules: nft or iptables")
+	fs.StringVar(&r.exclude, "exclude", "", "rules for what this host itself sends, but for what swivel does, told by `uid:N or mark:N`")
 }
 
 func (r *rulesCommand) run(load loader, stdout *os.File) error {
