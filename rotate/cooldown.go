@@ -203,34 +203,39 @@ func (p *Pool) count(h *health, at place, site *site, now instant) {
 // that has cooled before and fails again does so at once.
 func (p *Pool) judge(h *health, at place, site *site, now instant) {
 	c := &p.config.Cooldown
-	if h.failures < c.After && h.step == 0 || !p.spares(at.member, site, now) {
+	if h.failures < c.After && h.step == 0 || !p.spares(at, site, now) {
 		return
 	}
 	h.step = min(max(c.For, 2*h.step), c.Most)
 	h.until, h.told, h.failures = now+h.step, false, 0
 }
 
-// spares reports whether there are sources enough for one more to cool.
-func (p *Pool) spares(m *member, site *site, now instant) bool {
-	f := m.families()[0]
+// spares reports whether there are sources enough for the one at a place to cool.
+func (p *Pool) spares(at place, site *site, now instant) bool {
+	f := at.member.families()[0]
+	if at.member.slot[f] < 0 {
+		return true // it has left, and so nobody has less
+	}
 	var all uint64
 	for _, o := range p.rings[f].members {
 		all += o.parts()
 	}
-	cooling := uint64(1)
-	of := []map[place]*health{p.health}
-	if site != nil {
-		of = append(of, site.health)
+	cools := func(h *health) bool { return h != nil && h.until > now }
+	cooling := uint64(0)
+	for o, h := range p.health {
+		if cools(h) && o != at && o.member.slot[f] >= 0 {
+			cooling++
+		}
 	}
-	for _, healths := range of {
-		for at, h := range healths {
-			if h.until > now && at.member.slot[f] >= 0 {
+	if site != nil {
+		for o, h := range site.health {
+			if cools(h) && o != at && o.member.slot[f] >= 0 && !cools(p.health[o]) {
 				cooling++
 			}
 		}
 	}
 	keep := (all*uint64(p.config.Cooldown.Keep) + 99) / 100
-	return cooling+keep <= all
+	return cooling+1+keep <= all
 }
 
 // parts is as how many sources m counts.

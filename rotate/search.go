@@ -13,7 +13,6 @@ type search struct {
 	queued  bool          // the client has waited for its turn
 	anyway  bool          // sources that are cooling may be used
 	rank    int           // the highest Standby of sources that may be used
-	cooling bool          // there was one that would have been used, were it not cooling
 
 	ring    *ring
 	view    *view
@@ -51,17 +50,20 @@ func (s *search) take(f int) (*Turn, error) {
 			return nil, busy
 		}
 	}
-	if s.cooling {
+	if s.ails {
 		return s.takeCooling()
 	}
 	return nil, ErrNoSource
 }
 
-// takeCooling is for when all that could be used are cooling.
+// takeCooling is for when all that could be used are cooling, if there are any.
 func (s *search) takeCooling() (*Turn, error) {
 	m := s.leastBad()
 	switch {
 	case m == nil:
+		if busy := s.busy(); busy != nil {
+			return nil, busy
+		}
 		return nil, ErrNoSource
 	case s.pool.config.Cooldown.Refuse:
 		return nil, &Cooling{After: s.cools(s.place(m))}
@@ -154,11 +156,7 @@ func (s *search) free(m *member, part uint64) bool {
 	if s.site != nil && s.site.recently(m, part) {
 		return false
 	}
-	if s.ails && !s.anyway && s.cools(place{m, part}) > 0 {
-		s.cooling = true
-		return false
-	}
-	return true
+	return !s.ails || s.anyway || s.cools(place{m, part}) == 0
 }
 
 // maxParts is how many parts of a prefix are looked at for one that may be used.

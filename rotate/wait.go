@@ -311,7 +311,7 @@ func (s *search) holdsUp(u use) bool {
 		return false
 	}
 	return m != nil && m.slot[s.ring.family] >= 0 && s.inView(m) && (s.skip == nil || !s.skip(m.id)) &&
-		(!s.ails || s.cools(place{m, u.part}) == 0)
+		(!s.ails || s.anyway || s.cools(place{m, u.part}) == 0)
 }
 
 // ahead is how many are served before a client that comes now.
