@@ -98,6 +98,9 @@ listeners:
 			t.Errorf("%s: %s\nwant %s in it, and no password", name, text, exit)
 		}
 	}
+	if n := strings.Count(check.stdout, "missing  pool "); n != 2 || !strings.Contains(check.stdout, "pool untrusted: exit https://") || !strings.Contains(check.stdout, "pool down: exit http://") {
+		t.Errorf("swivel check: %s\nwant it to miss two exits", check.stdout)
+	}
 	s.stop()
 }
 

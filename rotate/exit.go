@@ -145,7 +145,8 @@ func classifyExit(err error) (why fault, ok bool) {
 	return faultDown, true
 }
 
-// Probe finds out whether a proxy can be reached within limit, and says nothing to it.
+// Probe finds out whether a proxy can be reached, with a good certificate where it is to
+// have one, within limit. It asks for nothing.
 func (d *Dialer) Probe(ctx context.Context, p *exit.Proxy, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -153,5 +154,6 @@ func (d *Dialer) Probe(ctx context.Context, p *exit.Proxy, limit time.Duration) 
 	if err != nil {
 		return err
 	}
-	return c.Close()
+	defer c.Close()
+	return p.Greet(ctx, c)
 }

@@ -116,7 +116,7 @@ func (p *Proxy) open(ctx context.Context, conn net.Conn, r *Request) (*Tunnel, e
 	case SOCKS5:
 		return p.socks(conn, r)
 	case HTTPS:
-		c := tls.Client(conn, &tls.Config{ServerName: p.Host, RootCAs: p.Roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+		c := p.tls(conn)
 		if err := c.HandshakeContext(ctx); err != nil {
 			return nil, err
 		}
@@ -128,6 +128,19 @@ func (p *Proxy) open(ctx context.Context, conn net.Conn, r *Request) (*Tunnel, e
 	default:
 		return p.connect(conn, r)
 	}
+}
+
+func (p *Proxy) tls(conn net.Conn) *tls.Conn {
+	return tls.Client(conn, &tls.Config{ServerName: p.Host, RootCAs: p.Roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+}
+
+// Greet does all that comes before a request, of which only TLS has an answer: it
+// finds out whether the certificate is good. The caller closes conn.
+func (p *Proxy) Greet(ctx context.Context, conn net.Conn) error {
+	if err := p.sendHeader(conn, &Request{}); err != nil || p.Scheme != HTTPS {
+		return err
+	}
+	return p.tls(conn).HandshakeContext(ctx)
 }
 
 // sendHeader tells the proxy who its client is, in front of all else.
