@@ -64,9 +64,8 @@ func numCPU() int { return runtime.NumCPU() }
 // allRelays returns the relays in the order in which they have their turn. Those
 // that end in -free use all cores; all others that have the choice use one.
 //
-// swivel is measured by what it has for clients: CONNECT and SOCKS5. A front door
-// that knows where to go, without a word from the client, belongs here with door
-// direct or hello, to be compared with haproxy.
+// swivel is measured by what it has for clients: CONNECT, SOCKS5, and two doors that
+// know where to go, to be compared with haproxy.
 func allRelays(swivel, self string) []*relay {
 	one := []string{"GOMAXPROCS=1"}
 	return []*relay{
@@ -74,6 +73,7 @@ func allRelays(swivel, self string) []*relay {
 		{name: "swivel-free", kind: ours, file: swivel, door: connect, works: cpuWorks, args: swivelArgs},
 		{name: "swivel-socks5", kind: ours, file: swivel, door: socks5, env: one, works: []string{"connect"}, args: swivelArgs},
 		unwrapRelay(swivel),
+		tcpRelay(swivel),
 		{name: "haproxy", kind: peer, file: "haproxy", door: direct, args: haproxyArgs,
 			config: haproxyConfig(1, "", "option splice-auto")},
 		{name: "haproxy-splice", kind: peer, file: "haproxy", door: direct, args: haproxyArgs,
