@@ -44,17 +44,30 @@ func Connect(ctx context.Context, fd int, dst netip.AddrPort, until time.Time) (
 }
 
 func (s *Socket) connect(ctx context.Context, until time.Time) (err error) {
-	switch err := connect(int(s.fd), s.remote); err {
-	case nil:
-	case unix.EINPROGRESS, unix.EINTR:
-		if err := s.awaitConnect(ctx, until); err != nil {
-			return err
-		}
-	default:
-		return os.NewSyscallError("connect", err)
+	connected, err := s.tryConnect()
+	if err == nil && !connected {
+		// Within this host, and nowhere else, the other end has answered meanwhile.
+		connected, err = s.tryConnect()
 	}
-	s.local, err = localAddr(int(s.fd))
+	if err == nil && !connected {
+		err = s.awaitConnect(ctx, until)
+	}
+	if err == nil {
+		s.local, err = localAddr(int(s.fd))
+	}
 	return err
+}
+
+// tryConnect begins to connect, or finds out what has become of that.
+func (s *Socket) tryConnect() (connected bool, err error) {
+	switch err := connect(int(s.fd), s.remote); err {
+	case nil, unix.EISCONN:
+		return true, nil
+	case unix.EINPROGRESS, unix.EALREADY, unix.EINTR:
+		return false, nil
+	default:
+		return false, os.NewSyscallError("connect", err)
+	}
 }
 
 // connecting is who waits for connect(2).
@@ -99,13 +112,9 @@ func (s *Socket) awaitConnect(ctx context.Context, until time.Time) error {
 	for {
 		select {
 		case <-c.event:
-			// It may have been for who had the key before: connect(2) tells.
-			switch err := connect(int(s.fd), s.remote); err {
-			case nil, unix.EISCONN:
-				return nil
-			case unix.EALREADY, unix.EINPROGRESS, unix.EINTR:
-			default:
-				return os.NewSyscallError("connect", err)
+			// It may have been for who had the key before.
+			if connected, err := s.tryConnect(); connected || err != nil {
+				return err
 			}
 		case <-late:
 			return os.ErrDeadlineExceeded
