@@ -7,6 +7,9 @@
 // bytes first. Between two TCP connections the kernel moves the bytes: copy.go
 // has the loop and says when it copies and when it splices.
 //
+// [Flows] relays datagrams; udp.go and the files beside it have nothing in common with
+// the rest.
+//
 // What a peer sees is the truth: FIN if the other side has sent FIN and
 // everything before it has been delivered, RST if the stream was cut. Urgent
 // bytes are lost, unless SO_OOBINLINE makes them ordinary ones.

@@ -48,7 +48,7 @@ type Flows struct {
 	ticked    time.Duration // when tick has looked last
 	ticking   bool          // wait returns in time for the next tick
 	dropped   bool          // fronts have something to report
-	allowance time.Duration // for opening flows: see opening
+	allowance time.Duration // for opening flows: see openingShare
 	in        *inbox
 	out       *outbox
 }
