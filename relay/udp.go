@@ -129,6 +129,8 @@ func NewFlows() (*Flows, error) {
 		in:    newInbox(),
 		out:   newOutbox(),
 
+		allowance: maxAllowance,
+
 		sockets: make(map[*FlowSocket]struct{}),
 		table:   make(map[flowKey]*flow),
 	}
