@@ -172,6 +172,14 @@ func (s *site) undo(number uint64) {
 	u.member = nil
 }
 
+// since returns the time of a use, unless it has expired or was undone.
+func (s *site) since(number uint64) (at instant, ok bool) {
+	if number < s.first || s.uses[number-s.first].member == nil {
+		return 0, false
+	}
+	return s.uses[number-s.first].at, true
+}
+
 // again moves a use to the end, as it happens only now, and returns its number.
 func (s *site) again(p *Pool, number uint64, at instant) uint64 {
 	if number < s.first {

@@ -180,9 +180,27 @@ func TestSpacing(t *testing.T) {
 			if got := try(p, "a"); got != "-" {
 				t.Errorf("got %s", got)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			if got := try(p, "a"); got != "1" {
 				t.Errorf("got %s", got)
+			}
+		})
+	})
+	t.Run("or from its end, when that comes soon", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			for life, want := range map[time.Duration]time.Duration{
+				100 * time.Millisecond: 100 * time.Millisecond,
+				101 * time.Millisecond: 0,
+			} {
+				p := poolOf(spaced, "10.0.0.1")
+				turn, _ := p.Next(&Request{Target: "a"}, dst4, nil)
+				time.Sleep(life)
+				turn.Done()
+				_, err := p.Next(&Request{Target: "a"}, dst4, nil)
+				busy, ok := errors.AsType[*Busy](err)
+				if want := spaced.pause() - life + want; !ok || busy.After != want {
+					t.Errorf("after %v: got %v, want to be told to come again in %v", life, err, want)
+				}
 			}
 		})
 	})
@@ -354,7 +372,7 @@ func TestWait(t *testing.T) {
 			synctest.Wait()
 			time.Sleep(waiting.pause() - 1)
 			p.mu.Lock() // the timer cannot get at the pool
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			p.mu.Unlock()
 			if got := try(p, "a"); got != "-" {
 				t.Errorf("got %s", got)

@@ -43,8 +43,21 @@ func (t *Turn) end(unused bool) {
 			t.site.undo(t.use)
 			t.site.attend(t.pool)
 		}
+	} else if t.site != nil {
+		t.settleUse()
 	}
 	t.member = nil
+}
+
+// settleUse has a use that was short count from its end: the target heard of it in
+// between, and when is not known. A long one counts from its beginning, as it would
+// otherwise cost more than a tenth of what the target allows.
+func (t *Turn) settleUse() {
+	now := t.pool.now()
+	t.site.refresh(t.pool, now)
+	if at, ok := t.site.since(t.use); ok && now-at <= t.pool.config.Spacing/10 {
+		t.use = t.site.again(t.pool, t.use, now)
+	}
 }
 
 // connected says that the connection was made only now: what a target counts begins
