@@ -13,7 +13,7 @@ import (
 // header, and is connected from the address that it names.
 func unwrapRelay(swivel string) *relay {
 	return &relay{name: "swivel-unwrap", kind: ours, file: swivel, door: header, env: []string{"GOMAXPROCS=1"},
-		works: cpuWorks, config: unwrapConfig,
+		works: []string{"connect"}, config: unwrapConfig,
 		args: func(s site) []string { return []string{"-config", s.config} }}
 }
 

@@ -60,10 +60,10 @@ type scale struct {
 }
 
 var full = scale{
-	rounds: 5, warm: 150 * time.Millisecond, window: 400 * time.Millisecond,
+	rounds: 5, warm: 100 * time.Millisecond, window: 400 * time.Millisecond,
 	flows: []int{1, 4, 64}, sizes: []int{100, 1 << 10, 16 << 10}, exchangers: []int{1, 16, 256},
 	connections: 2000,
-	idle:        []int{1000, 5000}, idleRounds: 2, idleFor: 2 * time.Second,
+	idle:        []int{1000, 5000}, idleRounds: 2, idleFor: time.Second,
 	beside: []int{0, 200, 2000}, unprivilegedRounds: 5,
 	slow:      500,
 	datagrams: []datagramCase{{1, 1}, {1, 64}, {100, 64}, {10000, 64}},
