@@ -49,6 +49,7 @@ type Flows struct {
 	ticking   bool          // wait returns in time for the next tick
 	dropped   bool          // fronts have something to report
 	allowance time.Duration // for opening flows: see openingShare
+	pressed   bool          // more datagrams have come than are taken at a time
 	in        *inbox
 	out       *outbox
 }

@@ -50,13 +50,13 @@ func endpointOf(ap netip.AddrPort) endpoint {
 }
 
 const (
-	// Opening flows may take this part of the time of Run. Without a bound, datagrams
-	// that each begin a flow could take it all, and the flows that are there would
-	// lose theirs in a full socket buffer: opening one costs as much as relaying ten
-	// datagrams.
+	// While datagrams come faster than they are relayed, opening flows may take this
+	// part of the time of Run, if there are conversations to protect: opening one costs
+	// as much as relaying ten datagrams, and those of the conversations would be lost in
+	// a full socket buffer.
 	openingShare = 4
 	maxAllowance = 100 * time.Millisecond // what may be saved up, for those who all come at once
-	maxOpening   = 200 * time.Microsecond // what one counts at most: others may have had the processor meanwhile
+	maxOpening   = time.Millisecond       // what one counts at most: others may have had the processor meanwhile
 )
 
 var (
@@ -68,6 +68,7 @@ var (
 // receive relays what has come to s.
 func (f *Flows) receive(s *FlowSocket) {
 	n, _ := f.in.receive(s.fd)
+	f.pressed = n == batchSize
 	for i := range n {
 		if fl := f.route(s, &f.in.msgs[i]); fl != nil {
 			f.in.queue(fl, i)
@@ -198,13 +199,16 @@ func (f *Flows) begin(s *FlowSocket, m *message, key flowKey, o Origin) *flow {
 		s.drop(DropRefused, &m.name, errClosing)
 		return nil
 	}
-	if f.allowance <= 0 {
+	bounded := f.pressed && f.steady.last() != nil
+	if bounded && f.allowance <= 0 {
 		s.drop(DropBusy, &m.name, errBusy)
 		return nil
 	}
 	began := time.Now()
 	fl, err := f.open(s, m, key, o)
-	f.allowance -= min(time.Since(began), maxOpening)
+	if bounded {
+		f.allowance -= min(time.Since(began), maxOpening)
+	}
 	switch {
 	case errors.Is(err, ErrFull):
 		s.drop(DropFull, &m.name, err)
