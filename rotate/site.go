@@ -20,6 +20,7 @@ type site struct {
 	first uint64 // the number of uses[0]
 	index *index // of uses, when they are many
 	line  *line  // who waits for a source; nil when nobody does
+	gone  bool   // it was forgotten; a Turn may have it still
 
 	health map[place]*health // of the sources that failed here alone, or are told to cool
 }
@@ -100,6 +101,7 @@ func (l *sites) trim(p *Pool) {
 		if s.line == nil {
 			l.unlink(s)
 			delete(l.byTarget, s.target)
+			s.gone = true
 			l.uses -= len(s.uses)
 			p.troubled -= len(s.health)
 			p.ails.Store(p.troubled > 0)
@@ -150,7 +152,9 @@ func (s *site) note(p *Pool, m *member, part uint64, at instant) uint64 {
 		s.expire(p, s.uses[n/4].at) // so many in so short a time: the oldest go
 	}
 	s.uses = append(s.uses, use{m, part, at})
-	p.sites.uses++
+	if !s.gone {
+		p.sites.uses++
+	}
 	switch {
 	case s.index != nil:
 		s.index.add(m, part)
@@ -185,9 +189,14 @@ func (s *site) again(p *Pool, number uint64, at instant) uint64 {
 	if number < s.first {
 		return number
 	}
-	u := s.uses[number-s.first]
+	u := &s.uses[number-s.first]
+	if number == s.first+uint64(len(s.uses)-1) {
+		u.at = at
+		return number
+	}
+	m, part := u.member, u.part
 	s.undo(number)
-	return s.note(p, u.member, u.part, at)
+	return s.note(p, m, part, at)
 }
 
 // refresh makes s fit the pool as it is now: the slots of its sources may have
@@ -210,7 +219,9 @@ func (s *site) expire(p *Pool, until instant) {
 	}
 	s.uses = s.uses[n:]
 	s.first += uint64(n)
-	p.sites.uses -= n
+	if !s.gone {
+		p.sites.uses -= n
+	}
 	if len(s.uses) == 0 {
 		s.uses, s.index = nil, nil
 	}

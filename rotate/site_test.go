@@ -112,6 +112,33 @@ func TestSitesAreBounded(t *testing.T) {
 	}
 }
 
+// What becomes of a turn whose target was forgotten meanwhile does not count.
+func TestUsesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := Config{Spacing: time.Second}
+		p := poolOf(c, addresses(10)...)
+		var turns []*Turn
+		for i := range 10 {
+			turn, _ := p.Next(&Request{Target: fmt.Sprint("old", i)}, dst4, nil)
+			turns = append(turns, turn)
+		}
+		for i := range maxSites {
+			try(p, fmt.Sprint(i))
+		}
+		for i, turn := range turns {
+			turn.connected()
+			if i%2 == 0 {
+				turn.Done()
+			} else {
+				turn.Return()
+			}
+		}
+		if got := p.sites.uses; got != maxSites {
+			t.Errorf("got %d uses, want %d", got, maxSites)
+		}
+	})
+}
+
 func TestSpacing(t *testing.T) {
 	spaced := Config{Strategy: PerTarget, Spacing: time.Second}
 	t.Run("a source serves a target once in that time", func(t *testing.T) {
