@@ -13,7 +13,7 @@ import (
 // header, and is connected from the address that it names.
 func unwrapRelay(swivel string) *relay {
 	return &relay{name: "swivel-unwrap", kind: ours, file: swivel, door: header, env: []string{"GOMAXPROCS=1"},
-		works: []string{"connect"}, config: unwrapConfig,
+		works: cpuWorks, config: unwrapConfig,
 		args: func(s site) []string { return []string{"-config", s.config} }}
 }
 
