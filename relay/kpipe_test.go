@@ -1,6 +1,10 @@
 package relay
 
 import (
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -106,5 +110,44 @@ func TestPipeNoDescriptors(t *testing.T) {
 	wantRead(t, tn.server, p)
 	if got := openPipes(); got != 0 {
 		t.Errorf("%d pipes exist, want none", got)
+	}
+}
+
+// When a user has all the pipe memory that fs.pipe-user-pages-soft allows, the kernel
+// hands out pipes that cost more than copying. They are not taken.
+func TestPipeUserPages(t *testing.T) {
+	data, err := os.ReadFile("/proc/sys/fs/pipe-user-pages-soft")
+	if err != nil {
+		t.Skip(err)
+	}
+	pages, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+	most := pages * os.Getpagesize() / pipeSize
+	if os.Geteuid() != 0 || most == 0 || most > 200 {
+		t.Skipf("needs root, to become another user, and a limit: %d pages", pages)
+	}
+	start := descriptors(t)
+	done := make(chan struct{})
+	go func() { // ends with its thread, which it does not unlock
+		defer close(done)
+		runtime.LockOSThread()
+		const nobody = 65534
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
+			t.Error(errno)
+			return
+		}
+		var taken []*kpipe
+		for k := newKpipe(); k != nil && len(taken) <= most; k = newKpipe() {
+			taken = append(taken, k)
+		}
+		if len(taken) > most {
+			t.Errorf("%d pipes of %d bytes, beyond the limit of %d", len(taken), pipeSize, most)
+		}
+		for _, k := range taken {
+			k.close()
+		}
+	}()
+	<-done
+	if n := descriptors(t); n != start {
+		t.Errorf("%d descriptors at the end, %d at the start", n, start)
 	}
 }
