@@ -23,10 +23,12 @@ package e2e
 import (
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -66,9 +68,21 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// lookAtSources makes go test run these tests again when the program has changed: it
+// keeps a result for as long as the files are as they were that a test has looked at.
+var lookAtSources = sync.OnceFunc(func() {
+	filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && (filepath.Ext(path) == ".go" || d.Name() == "go.mod") {
+			os.Stat(path)
+		}
+		return nil
+	})
+})
+
 // command returns a command that runs the binary to its end. The variables of the
 // environment that swivel would read are not handed down.
 func command(t testing.TB, args ...string) *exec.Cmd {
+	lookAtSources()
 	cmd := exec.CommandContext(t.Context(), *binary, args...)
 	cmd.Env = environ()
 	return cmd

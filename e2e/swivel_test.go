@@ -62,6 +62,7 @@ func start(t testing.TB, args ...string) *swivel {
 // startIn is start in a network namespace.
 func startIn(t testing.TB, ns *netlab.Namespace, args ...string) *swivel {
 	t.Helper()
+	lookAtSources()
 	cmd := ns.Command(t.Context(), *binary, args...)
 	cmd.Env = environ()
 	s := launch(t, cmd)
