@@ -250,3 +250,14 @@ func (n *routed) bounded(c net.Conn, fds int) {
 	c.Close()
 	n.s.settle(fds)
 }
+
+// ended is how many connections to addr have ended so far, as the log has it. That of
+// another address may come late.
+func (n *routed) ended(addr string) (many int) {
+	for _, e := range n.s.lines() {
+		if closed(e) && e.text("original") == addr {
+			many++
+		}
+	}
+	return many
+}
