@@ -165,8 +165,11 @@ func (d *direction) advance(brief bool) (o outcome) {
 				d.dstFailed, s.err = true, opError("write", d.dst, s.err)
 				return over
 			}
-		case s.dry && !d.ending.Load() && d.wait(waitsForSrc):
-			return parked
+		case s.dry && !d.ending.Load():
+			// If not, it was perhaps stop that came in between: round again.
+			if d.wait(waitsForSrc) {
+				return parked
+			}
 		case brief && (s.full >= fullReads || rounds >= maxRounds):
 			return busy
 		default:
