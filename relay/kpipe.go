@@ -39,15 +39,6 @@ func (k *kpipe) drain(fd int) (int, error) {
 	return n, err
 }
 
-func splice(from, to, size int) (int, error) {
-	for {
-		n, err := unix.Splice(from, nil, to, nil, size, unix.SPLICE_F_NONBLOCK)
-		if err != unix.EINTR {
-			return int(max(n, 0)), err
-		}
-	}
-}
-
 func (k *kpipe) close() {
 	unix.Close(k.r)
 	unix.Close(k.w)
