@@ -6,8 +6,8 @@ RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /swivel .
 
-# Nothing but the program, and not as root. Everything that exists so far works
-# without privileges, but for `mark`, which needs CAP_NET_ADMIN.
+# Nothing but the program, and not as root. What needs privileges (README) is run with
+# --user 0 --cap-add NET_ADMIN.
 FROM scratch
 COPY --from=build /swivel /swivel
 USER 65532:65532
