@@ -30,7 +30,7 @@ func (g *generation) listenAdmin(p *proxy, cfg config.Admin) error {
 	if cfg.Listen == "" || p.admin != nil && p.admin.address == cfg.Listen {
 		return nil
 	}
-	ln, err := listener.Listen(context.Background(), cfg.Listen, acceptOptions(g.config.Limits, cfg.Listen)...)
+	ln, err := listener.ListenTCP(context.Background(), cfg.Listen, acceptOptions(g.config.Limits, cfg.Listen)...)
 	if err != nil {
 		return fmt.Errorf("admin: %w", p.explainListen(cfg.Listen, err))
 	}

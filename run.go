@@ -71,7 +71,7 @@ type proxy struct {
 
 // socket is a listening socket that is in use.
 type socket struct {
-	ln     *net.TCPListener
+	ln     *listener.Listener
 	server *listener.Server
 	close  context.CancelFunc
 }
@@ -219,7 +219,7 @@ func (p *proxy) commit(g *generation) {
 	}
 }
 
-func (p *proxy) open(key string, ln *net.TCPListener, svc *listener.Service) {
+func (p *proxy) open(key string, ln *listener.Listener, svc *listener.Service) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &socket{ln: ln, close: cancel, server: &listener.Server{Gate: p.gate, Table: &p.table, Log: p.log}}
 	s.server.Use(svc)
@@ -241,7 +241,7 @@ func (p *proxy) check(checks []func(context.Context)) {
 // notePorts notes where g listens, before its clients can ask to be connected there.
 func (p *proxy) notePorts(g *generation) {
 	ports := make(listening)
-	note := func(ln *net.TCPListener) { ports.note(addrOf(ln)) }
+	note := func(ln interface{ Addr() net.Addr }) { ports.note(addrOf(ln)) }
 	for key := range g.services {
 		ln := g.opened[key]
 		if s := p.sockets[key]; s != nil {

@@ -31,12 +31,12 @@ type generation struct {
 	names     *resolver.Resolver
 	exits     *exits
 	pools     map[string]*rotate.Pool
-	services  map[string]*listener.Service // by the key of their socket
-	opened    map[string]*net.TCPListener  // sockets that were not there before, by key
-	countries *geo.Countries               // nil: there is no database
-	admin     *net.TCPListener             // nil: that of p stays, or there is none
-	users     map[string]*auth.Users       // by path
-	checks    []func(context.Context)      // of backends; each ends with its context
+	services  map[string]*listener.Service  // by the key of their socket
+	opened    map[string]*listener.Listener // sockets that were not there before, by key
+	countries *geo.Countries                // nil: there is no database
+	admin     *net.TCPListener              // nil: that of p stays, or there is none
+	users     map[string]*auth.Users        // by path
+	checks    []func(context.Context)       // of backends; each ends with its context
 	udp       datagramGeneration
 }
 
@@ -47,7 +47,7 @@ func (p *proxy) build(cfg *config.Config) (*generation, error) {
 		config:   cfg,
 		pools:    make(map[string]*rotate.Pool),
 		services: make(map[string]*listener.Service),
-		opened:   make(map[string]*net.TCPListener),
+		opened:   make(map[string]*listener.Listener),
 		users:    make(map[string]*auth.Users),
 		udp:      newDatagramGeneration(),
 	}
@@ -274,9 +274,9 @@ func (p *proxy) loops(ap netip.AddrPort) bool {
 	return local || err != nil // out of descriptors, say: rather not
 }
 
-func portOf(ln *net.TCPListener) uint16 { return addrOf(ln).Port() }
+func portOf(ln *listener.Listener) uint16 { return addrOf(ln).Port() }
 
-func addrOf(ln *net.TCPListener) netip.AddrPort {
+func addrOf(ln interface{ Addr() net.Addr }) netip.AddrPort {
 	ap := ln.Addr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

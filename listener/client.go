@@ -15,7 +15,7 @@ import (
 // Client is an accepted connection. It belongs to the goroutine that serves it,
 // then to its tunnel, but for End.
 type Client struct {
-	*net.TCPConn
+	*relay.Socket
 	Addr  netip.AddrPort // the client's own, which limits, rules and the log speak of: the one in its PROXY header, or Peer
 	Peer  netip.AddrPort // the other end of the connection
 	Claim *Claim         // nil without a PROXY header
@@ -52,10 +52,10 @@ type ender func(relay.Reason)
 
 func (f ender) End(why relay.Reason) { f(why) }
 
-func newClient(s *Server, svc *inUse, conn *net.TCPConn) *Client {
-	peer := addrPort(conn.RemoteAddr())
+func newClient(s *Server, svc *inUse, conn *relay.Socket) *Client {
+	peer := conn.Remote()
 	c := &Client{
-		TCPConn:   conn,
+		Socket:    conn,
 		Addr:      peer,
 		Peer:      peer,
 		Start:     time.Now(),
@@ -85,7 +85,7 @@ func (c *Client) End(why relay.Reason) {
 		by.End(why)
 		return
 	}
-	relay.Abort(c.TCPConn)
+	relay.Abort(c.Socket)
 }
 
 // Ended returns the reason given to End, or "".
@@ -129,9 +129,9 @@ func (c *Client) leaves(net netip.Prefix) bool {
 
 // Relay makes a tunnel between client, which is c or a layer above it, and upstream.
 // It is the last thing that a Door does for c, and may return before that. When both
-// directions have ended, both connections have been closed; done is called, and c
-// is finished. Line says how it went.
-func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits, done func()) {
+// directions have ended, both connections have been closed; held, unless it is nil, is
+// done with, and c is finished. Line says how it went.
+func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits, held interface{ Done() }) {
 	p := relay.NewPipe(client, upstream, l)
 	c.relayed = true
 	c.attach(upstream, p)
@@ -141,7 +141,9 @@ func (c *Client) Relay(client, upstream relay.Duplex, l relay.Limits, done func(
 		c.Detach()
 		c.Line.Up, c.Line.Down = p.Up(), p.Down()
 		c.Line.Reason, c.Line.Err = string(reason), err
-		done()
+		if held != nil {
+			held.Done()
+		}
 	})
 }
 
@@ -183,7 +185,7 @@ func (c *Client) OurOwn() bool {
 	if !c.server.Table.hasLocal(c.Peer) {
 		return false
 	}
-	if c.server.Table.has(pair{c.Peer, addrPort(c.LocalAddr())}) {
+	if c.server.Table.has(pair{c.Peer, c.Local()}) {
 		return true
 	}
 	rc, err := c.SyscallConn()
@@ -197,10 +199,10 @@ func (c *Client) OurOwn() bool {
 // ends returns both addresses of an upstream connection.
 func ends(c net.Conn) pair {
 	if s, ok := c.(interface {
-		AddrPorts() (local, remote netip.AddrPort)
+		Local() netip.AddrPort
+		Remote() netip.AddrPort
 	}); ok {
-		local, remote := s.AddrPorts()
-		return pair{local, remote}
+		return pair{s.Local(), s.Remote()}
 	}
 	return pair{addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())}
 }

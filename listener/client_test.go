@@ -48,7 +48,7 @@ func tunnels(t *testing.T, sources ...string) door {
 		}
 
 		c.Line.Source = src
-		c.Relay(relay.NewConn(c.TCPConn, nil), up.(*net.TCPConn), relay.Limits{}, func() {})
+		c.Relay(relay.NewConn(c.Socket, nil), up.(*net.TCPConn), relay.Limits{}, nil)
 	}}
 }
 
@@ -89,7 +89,7 @@ func TestRelayDonePanics(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		c.Relay(c.TCPConn, up.(*net.TCPConn), relay.Limits{}, func() { panic("as asked") })
+		c.Relay(c.Socket, up.(*net.TCPConn), relay.Limits{}, panics{})
 	}}
 	r := run(t, &Service{Door: d}, 1000, 100, 1)
 	for range 3 {
@@ -133,7 +133,7 @@ func TestEnd(t *testing.T) {
 		in := make(chan struct{})
 		r := run(t, &Service{Door: door{serve: func(_ context.Context, c *Client) {
 			close(in)
-			io.Copy(io.Discard, c.TCPConn)
+			io.Copy(io.Discard, c.Socket)
 		}}}, 1000, 100, 100)
 		c := r.dial(t)
 		<-in
@@ -198,3 +198,7 @@ func TestLogOfRequestsReplacesTheConnections(t *testing.T) {
 		t.Errorf("got %d lines, want 2", n)
 	}
 }
+
+type panics struct{}
+
+func (panics) Done() { panic("as asked") }

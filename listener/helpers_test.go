@@ -123,7 +123,7 @@ func (r *running) dial(t *testing.T) net.Conn {
 }
 
 // echo sends back what it gets.
-func echo(_ context.Context, c *Client) { io.Copy(c, c.TCPConn) }
+func echo(_ context.Context, c *Client) { io.Copy(c, c.Socket) }
 
 func ask(t *testing.T, c net.Conn, line string) string {
 	t.Helper()

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"swivel/internal/proxyproto"
+	"swivel/relay"
 )
 
 // Claim is what a PROXY header says of a client, but for its address.
@@ -53,7 +54,7 @@ func (c *Client) name(svc *Service) error {
 	if svc.IPv4InTCP6 {
 		parse = proxyproto.ParseLax
 	}
-	h, err := readHeader(c.TCPConn, parse)
+	h, err := readHeader(c.Socket, parse)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errHeader, err)
 	}
@@ -102,10 +103,10 @@ var errDatagrams = errors.New("about datagrams, on a connection")
 // readHeader reads a PROXY header and not a byte of what follows: that is for a Door
 // to read, or for the kernel to move. So it looks before it reads. Its buffer grows
 // with what has arrived, not with the length that the header claims.
-func readHeader(c *net.TCPConn, parse func([]byte) (proxyproto.Header, int, error)) (proxyproto.Header, error) {
+func readHeader(c *relay.Socket, parse func([]byte) (proxyproto.Header, int, error)) (proxyproto.Header, error) {
 	buf := make([]byte, 0, firstRead)
 	for {
-		n, err := peek(c, buf[len(buf):cap(buf)])
+		n, err := c.Peek(buf[len(buf):cap(buf)])
 		if err != nil {
 			return proxyproto.Header{}, err
 		}
@@ -128,30 +129,4 @@ func readHeader(c *net.TCPConn, parse func([]byte) (proxyproto.Header, int, erro
 			buf = slices.Grow(buf, len(buf))
 		}
 	}
-}
-
-// peek waits until there is something to read from c, and copies it to b without
-// taking it. Its error is io.EOF at the end.
-func peek(c *net.TCPConn, b []byte) (n int, err error) {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	rerr := rc.Read(func(fd uintptr) bool {
-		for {
-			n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_PEEK)
-			if err != unix.EINTR {
-				return err != unix.EAGAIN
-			}
-		}
-	})
-	switch {
-	case rerr != nil:
-		return 0, rerr
-	case err != nil:
-		return 0, err
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
 }

@@ -30,7 +30,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"swivel/internal/sockopt"
+	"swivel/relay"
 )
 
 // Door reads what a client wants and does it.
@@ -88,27 +88,6 @@ func (s *Server) Use(svc *Service) {
 	}
 }
 
-// Listen opens a listening socket. The connections that it accepts inherit opts
-// and need no system call of their own for them.
-func Listen(ctx context.Context, address string, opts ...sockopt.Option) (*net.TCPListener, error) {
-	lc := net.ListenConfig{
-		Control:   sockopt.Control(opts...),
-		KeepAlive: -1, // net would set its own values on each accepted connection
-	}
-	lc.SetMultipathTCP(false) // Not net's default, because splice(2) is slower through MPTCP.
-	ln, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	return ln.(*net.TCPListener), nil
-}
-
-// Acceptor is what Serve needs of a *net.TCPListener.
-type Acceptor interface {
-	AcceptTCP() (*net.TCPConn, error)
-	Close() error
-}
-
 const (
 	minAcceptDelay = 5 * time.Millisecond
 	maxAcceptDelay = time.Second
@@ -132,7 +111,7 @@ func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
 	var trouble every
 	delay := minAcceptDelay
 	for s.Gate.reserve(accept, s.Log) {
-		c, err := ln.AcceptTCP()
+		c, err := ln.Accept()
 		if err == nil {
 			delay = minAcceptDelay
 			s.serving.Add(1) // until Client.finish
@@ -164,7 +143,7 @@ func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
 // serveClient takes conn from accept to its Door. It ends when the Door has served
 // the client, or has made a tunnel of it, which then goes on without this
 // goroutine; Table.End and Client.End bring both about from outside.
-func (s *Server) serveClient(ctx context.Context, conn *net.TCPConn) {
+func (s *Server) serveClient(ctx context.Context, conn *relay.Socket) {
 	svc := s.service.Load()
 	c := newClient(s, svc, conn)
 	s.Table.add(c)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
+
+	"swivel/relay"
 )
 
 func TestServe(t *testing.T) {
@@ -62,7 +64,7 @@ func TestServeOutlivesAcceptErrors(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			done := make(chan error)
-			go func() { done <- s.Serve(ctx, ctx, &failing{TCPListener: ln, err: errno, times: 3}) }()
+			go func() { done <- s.Serve(ctx, ctx, &failing{Listener: ln, err: errno, times: 3}) }()
 			<-served
 			cancel()
 			if err := <-done; err != nil {
@@ -77,17 +79,17 @@ func TestServeOutlivesAcceptErrors(t *testing.T) {
 
 // failing is a listening socket whose first accepts fail.
 type failing struct {
-	*net.TCPListener
+	*Listener
 	err   error
 	times int
 }
 
-func (f *failing) AcceptTCP() (*net.TCPConn, error) {
+func (f *failing) Accept() (*relay.Socket, error) {
 	if f.times > 0 {
 		f.times--
 		return nil, &net.OpError{Op: "accept", Err: f.err}
 	}
-	return f.TCPListener.AcceptTCP()
+	return f.Listener.Accept()
 }
 
 func TestServeListenerClosedByOther(t *testing.T) {

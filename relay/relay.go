@@ -14,8 +14,10 @@
 // everything before it has been delivered, RST if the stream was cut. Urgent
 // bytes are lost, unless SO_OOBINLINE makes them ordinary ones.
 //
-// The package does not accept, dial, decide, log or set socket options, but for
-// SO_LINGER at a cut and what stall.go does. Keepalive and TCP_USER_TIMEOUT are
+// A [Socket] is a connection that costs less than package net's; connect.go makes them.
+//
+// The package does not listen, choose addresses, decide, log or set socket options, but
+// for SO_LINGER at a cut and what stall.go does. Keepalive and TCP_USER_TIMEOUT are
 // set by whoever makes the sockets; without them a peer that vanishes is noticed
 // by Limits alone.
 package relay

@@ -56,10 +56,27 @@ func localAddr(fd int) (netip.AddrPort, error) {
 	if errno != 0 {
 		return netip.AddrPort{}, os.NewSyscallError("getsockname", errno)
 	}
+	return addrPortOf(&sa), nil
+}
+
+// accept is accept4(2) of a connection that does not block.
+func accept(fd int) (c int, remote netip.AddrPort, errno unix.Errno) {
+	var sa unix.RawSockaddrInet6
+	size := uint32(unix.SizeofSockaddrInet6)
+	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, netip.AddrPort{}, errno
+	}
+	return int(n), addrPortOf(&sa), 0
+}
+
+// addrPortOf takes an IPv4 address, also from a socket of both families, for what it
+// is, and leaves out the zone: those of sockets are compared.
+func addrPortOf(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
 	if sa.Family == unix.AF_INET {
-		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(&sa))
-		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), port), nil
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), port)
 	}
-	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), port), nil
+	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
 }

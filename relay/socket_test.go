@@ -51,6 +51,65 @@ func socketPair(t testing.TB) (*Socket, *net.TCPConn) {
 	return s, c
 }
 
+// acceptedPair is socketPair, but of a Socket that was accepted.
+func acceptedPair(t testing.TB) (*Socket, *net.TCPConn) {
+	t.Helper()
+	ln, to := listen(t)
+	c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(to))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	var s *Socket
+	control2(t, ln, func(fd int) (err error) {
+		s, err = Accept(fd)
+		return err
+	})
+	t.Cleanup(func() { s.Close() })
+	return s, c
+}
+
+func TestAccept(t *testing.T) {
+	ln, err := net.Listen("tcp", "[::]:0")
+	if err != nil {
+		t.Skip(err) // no IPv6
+	}
+	defer ln.Close()
+	raw, err := ln.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		c, err := net.Dial("tcp", net.JoinHostPort(host, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var s *Socket
+		raw.Control(func(fd uintptr) { s, err = Accept(int(fd)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if s.LocalAddr().String() != c.RemoteAddr().String() || s.RemoteAddr().String() != c.LocalAddr().String() {
+			t.Errorf("from %v to %v; the peer has %v, %v", s.RemoteAddr(), s.LocalAddr(), c.LocalAddr(), c.RemoteAddr())
+		}
+		if addr := netip.MustParseAddr(host); s.Local().Addr() != addr || s.Remote().Addr() != addr {
+			t.Errorf("%s: the ends are %v and %v", host, s.Local(), s.Remote())
+		}
+	}
+	raw.Control(func(fd uintptr) { _, err = Accept(int(fd)) })
+	if err != unix.EAGAIN {
+		t.Errorf("with none in the queue: got %v", err)
+	}
+	raw.Control(func(fd uintptr) { _, err = Accept(1 << 20) })
+	if call, ok := errors.AsType[*os.SyscallError](err); !ok || call.Syscall != "accept4" || !errors.Is(err, unix.EBADF) {
+		t.Errorf("of no socket: got %v", err)
+	}
+}
+
 func TestConnect(t *testing.T) {
 	nextLot() // opens them all
 	start := descriptors(t)
@@ -101,7 +160,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-func control2(t *testing.T, ln *net.TCPListener, f func(fd int) error) {
+func control2(t testing.TB, ln *net.TCPListener, f func(fd int) error) {
 	t.Helper()
 	raw, err := ln.SyscallConn()
 	if err != nil {
@@ -115,7 +174,12 @@ func control2(t *testing.T, ln *net.TCPListener, f func(fd int) error) {
 
 // A Socket is a net.Conn like others for who does not relay it.
 func TestSocketConn(t *testing.T) {
-	s, c := socketPair(t)
+	t.Run("connected", func(t *testing.T) { isConn(t, socketPair) })
+	t.Run("accepted", func(t *testing.T) { isConn(t, acceptedPair) })
+}
+
+func isConn(t *testing.T, pair func(testing.TB) (*Socket, *net.TCPConn)) {
+	s, c := pair(t)
 	b := random(1 << 20)
 	go mustWrite(t, c, b)
 	wantRead(t, s, b)
@@ -144,22 +208,118 @@ func TestSocketConn(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// Closing ends who waits.
-func TestSocketCloseInterrupts(t *testing.T) {
+// Deadlines hold before anybody has waited, when there is nothing yet to have them.
+func TestSocketDeadlines(t *testing.T) {
+	past := time.Unix(1, 0)
+	for what, try := range map[string]func(s *Socket) error{
+		"read":  func(s *Socket) error { return second(s.Read(make([]byte, 1))) },
+		"peek":  func(s *Socket) error { return second(s.Peek(make([]byte, 1))) },
+		"write": func(s *Socket) error { return second(s.Write(make([]byte, 1))) },
+	} {
+		s, c := socketPair(t)
+		mustWrite(t, c, []byte("ab"))
+		awaitInput(t, s)
+		s.SetDeadline(past)
+		for range 2 {
+			if err := try(s); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: got %v, want a timeout", what, err)
+			}
+		}
+		s.SetDeadline(time.Now().Add(patience))
+		if err := try(s); err != nil {
+			t.Errorf("%s: got %v after a later deadline", what, err)
+		}
+		if file := s.file; file == nil {
+			t.Errorf("%s: nobody has waited", what)
+		}
+	}
 	s, _ := socketPair(t)
-	read := make(chan error)
+	s.SetReadDeadline(past)
+	if n, err := s.Write([]byte("a")); n != 1 || err != nil {
+		t.Errorf("a deadline to read ended a write: %v", err)
+	}
+	s.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if err := second(s.Read(make([]byte, 1))); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v, want a timeout", err)
+	}
+}
+
+// Who never waits never joins the runtime's poller.
+func TestSocketStaysOut(t *testing.T) {
+	s, c := acceptedPair(t)
+	s.SetDeadline(time.Now().Add(patience))
+	mustWrite(t, c, []byte("abc"))
+	awaitInput(t, s)
+	wantRead(t, s, []byte("ab"))
+	mustWrite(t, s, []byte("d"))
+	wantRead(t, c, []byte("d"))
+	if s.file != nil {
+		t.Error("it has joined")
+	}
+}
+
+func TestSocketPeek(t *testing.T) {
+	s, c := acceptedPair(t)
+	b := make([]byte, 10)
+	peeked := make(chan error)
 	go func() {
-		_, err := s.Read(make([]byte, 1))
-		read <- err
+		n, err := s.Peek(b)
+		if err == nil && string(b[:n]) != "abc" {
+			err = errors.New("peeked " + string(b[:n]))
+		}
+		peeked <- err
 	}()
-	eventually(t, "reading", func() bool {
+	eventuallyWaits(t, s)
+	mustWrite(t, c, []byte("abc"))
+	if err := <-peeked; err != nil {
+		t.Error(err)
+	}
+	wantRead(t, s, []byte("abc"))
+	mustCloseWrite(t, c)
+	if n, err := s.Peek(b); n != 0 || err != io.EOF {
+		t.Errorf("at the end: got %d, %v", n, err)
+	}
+}
+
+// awaitInput waits until there is something to be read from s.
+func awaitInput(t *testing.T, s *Socket) {
+	t.Helper()
+	p := []unix.PollFd{{Fd: s.fd, Events: unix.POLLIN}}
+	if n, err := unix.Poll(p, int(patience.Milliseconds())); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+}
+
+// eventuallyWaits waits until somebody waits for s.
+func eventuallyWaits(t *testing.T, s *Socket) {
+	t.Helper()
+	eventually(t, "waiting", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.file != nil
 	})
-	s.Close()
-	if err := <-read; !errors.Is(err, net.ErrClosed) {
-		t.Error(err)
+}
+
+// Closing ends who waits.
+func TestSocketCloseInterrupts(t *testing.T) {
+	for what, wait := range map[string]func(s *Socket) error{
+		"read": func(s *Socket) error { return second(s.Read(make([]byte, 1))) },
+		"raw": func(s *Socket) error {
+			raw, err := s.SyscallConn()
+			if err != nil {
+				return err
+			}
+			return raw.Read(func(uintptr) bool { return false })
+		},
+	} {
+		s, _ := socketPair(t)
+		waited := make(chan error)
+		go func() { waited <- wait(s) }()
+		eventuallyWaits(t, s)
+		s.Close()
+		if err := <-waited; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
@@ -174,8 +334,8 @@ func TestSocketReset(t *testing.T) {
 	wantReset(t, c)
 }
 
-// What a Pipe has to do with a Socket: in a lot, or with a goroutine because it was
-// read from before.
+// What a Pipe has to do with a Socket, also with one that is in the runtime's poller
+// because somebody has waited for it.
 func TestSocketTunnel(t *testing.T) {
 	for _, blocking := range []bool{false, true} {
 		for _, end := range []struct {
@@ -187,11 +347,11 @@ func TestSocketTunnel(t *testing.T) {
 			{func(client, _ *net.TCPConn, _ *Pipe) { reset(client) }, ClientReset},
 			{func(_, _ *net.TCPConn, p *Pipe) { p.End(Killed) }, Killed},
 		} {
-			client, in := tcpPair(t)
-			in.SetDeadline(time.Time{})
+			in, client := acceptedPair(t)
 			out, server := socketPair(t)
 			if blocking {
-				out.SetDeadline(time.Time{})
+				in.blocking()
+				out.blocking()
 			}
 			p := NewPipe(in, out, Limits{UserTimeout: time.Minute})
 			ended := make(chan Reason)

@@ -19,11 +19,15 @@ import (
 // pages and copies nothing, a MiB in some tenths of a millisecond.
 
 func read(fd int, p []byte) (int, error) {
-	return nonblocking(unix.SYS_READ, fd, p)
+	return nonblocking(unix.SYS_READ, fd, p, 0)
 }
 
 func write(fd int, p []byte) (int, error) {
-	return nonblocking(unix.SYS_WRITE, fd, p)
+	return nonblocking(unix.SYS_WRITE, fd, p, 0)
+}
+
+func peek(fd int, p []byte) (int, error) {
+	return nonblocking(unix.SYS_RECVFROM, fd, p, unix.MSG_PEEK)
 }
 
 // splice moves up to size bytes from a socket to a pipe, or the other way.
@@ -44,9 +48,9 @@ func splice(from, to, size int) (int, error) {
 
 // nonblocking calls again when a signal interrupted it. It returns 0, not -1, bytes
 // with an error. p is not empty.
-func nonblocking(call uintptr, fd int, p []byte) (int, error) {
+func nonblocking(call uintptr, fd int, p []byte, flags uintptr) (int, error) {
 	for {
-		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), flags, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil

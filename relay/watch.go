@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"sync"
 	"time"
 )
@@ -25,6 +26,14 @@ type duration = time.Duration
 var began = time.Now()
 
 func sinceBegin() duration { return time.Since(began) }
+
+// sinceBeginOf returns t as such, and zero only for the zero Time.
+func sinceBeginOf(t time.Time) duration {
+	if t.IsZero() {
+		return 0
+	}
+	return cmp.Or(t.Sub(began), -1)
+}
 
 func (w *watch) start() {
 	w.mu.Lock()

@@ -17,7 +17,7 @@ import (
 // src, unless the kernel is to choose, with port 0: see sockopt.BindLater.
 //
 // Not by net.Dialer: it makes 28 allocations and starts a goroutine that only waits
-// for ctx, where this makes 5; and what it makes costs a tunnel more, see
+// for ctx, where this makes one; and what it makes costs a tunnel more, see
 // relay.Socket.
 func (d *Dialer) connect(ctx context.Context, src Source, dst netip.AddrPort, until time.Time) (*relay.Socket, error) {
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())

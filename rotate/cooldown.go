@@ -153,9 +153,9 @@ func (t *Turn) failed(target string, own bool) {
 	}
 }
 
-// worked says that a connection to the target was made by way of t: what has failed
-// there before can now be held against its sources, and t's has healed.
-func (t *Turn) worked(target string) {
+// worked says that a connection for r was made by way of t: what has failed towards its
+// target before can now be held against the sources, and t's has healed.
+func (t *Turn) worked(r *Request) {
 	p := t.pool
 	if !p.ails.Load() {
 		return
@@ -166,7 +166,7 @@ func (t *Turn) worked(target string) {
 	if h := p.health[at]; h != nil && !h.told {
 		p.forget(p.health, at)
 	}
-	site := p.sites.byTarget[target]
+	site := p.sites.byTarget[r.target()]
 	if site == nil {
 		return
 	}

@@ -28,7 +28,7 @@ func round(p *Pool, target string, broken ...string) (used string) {
 		if fails {
 			turn.failed(target, false)
 		} else {
-			turn.worked(target)
+			turn.worked(&Request{Target: target})
 		}
 		turn.Done()
 	}
@@ -240,7 +240,7 @@ func TestCool(t *testing.T) {
 		if !turn.Cooling {
 			t.Error("who asks for a source by its address gets it, and is told")
 		}
-		turn.worked("a") // the site did answer 429, and only the client saw that
+		turn.worked(&Request{Target: "a"}) // the site did answer 429, and only the client saw that
 		if got := tries(p, "a b"); got != "2 2" {
 			t.Errorf("told: got %s", got)
 		}

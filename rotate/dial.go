@@ -91,8 +91,8 @@ type Upstream struct {
 // Done tells the pool that the connection has ended. It may be called twice.
 func (u *Upstream) Done() { u.turn.Done() }
 
-// Release returns what is Done, and does not keep u.
-func (u *Upstream) Release() (done func()) { return u.turn.Done }
+// Release returns what has u's Done, and does not keep u.
+func (u *Upstream) Release() interface{ Done() } { return u.turn }
 
 // Bound returns l with the limits that the pool has for its connections.
 func (u *Upstream) Bound(l relay.Limits) relay.Limits {

@@ -293,7 +293,7 @@ func compare(t *testing.T, rnd *rand.Rand) {
 				h.turn.failed(h.target, false)
 				m.failed(h.turn.Addr.String(), h.target)
 			} else {
-				h.turn.worked(h.target)
+				h.turn.worked(&Request{Target: h.target})
 				m.worked(h.turn.Addr.String(), h.target)
 			}
 			h.turn.Done()
@@ -417,7 +417,7 @@ func takeUntil(stop <-chan struct{}, p *Pool, worker int) error {
 			turn.failed(r.Target, false)
 		default:
 			turn.connected()
-			turn.worked(r.Target)
+			turn.worked(r)
 		}
 		turn.Done()
 	}

@@ -300,7 +300,7 @@ func (f *family) end() {
 func (r *race) won(res result) *Upstream {
 	turn := r.family(res.dst).take(res.src.ID())
 	turn.connected()
-	turn.worked(r.request.target())
+	turn.worked(&r.request)
 	r.families[ipv4].giveBack()
 	r.families[ipv6].giveBack()
 	return &Upstream{

@@ -200,7 +200,7 @@ func TestPrefix(t *testing.T) {
 					}
 					turn.failed(fmt.Sprint(i%3), false)
 				} else {
-					turn.worked(fmt.Sprint(i % 3))
+					turn.worked(&Request{Target: fmt.Sprint(i % 3)})
 				}
 			}
 			if use := p.Sources()[0]; use.Cooling != 0 || use.Parts != 1 {

@@ -59,8 +59,10 @@ type Request struct {
 	Session string         // "" means none; letters and digits
 	Via     string         // the value of the Via field; "" means none
 
-	// Client and Local are the ends of the client's connection, for the PROXY header.
-	Client, Local netip.AddrPort
+	// For the PROXY header: who the client is, and its connection. That is asked for
+	// the address that it came to, if there is such a header.
+	Client netip.AddrPort
+	Conn   interface{ Local() netip.AddrPort }
 }
 
 // target is the destination as p is to be told.
@@ -145,11 +147,15 @@ func (p *Proxy) Greet(ctx context.Context, conn net.Conn) error {
 
 // sendHeader tells the proxy who its client is, in front of all else.
 func (p *Proxy) sendHeader(conn net.Conn, r *Request) error {
-	h := proxyproto.Header{Local: !r.Client.IsValid(), Src: r.Client, Dst: r.Local}
+	if p.Header == 0 {
+		return nil
+	}
+	h := proxyproto.Header{Local: !r.Client.IsValid(), Src: r.Client}
+	if !h.Local {
+		h.Dst = r.Conn.Local()
+	}
 	var b []byte
 	switch p.Header {
-	case 0:
-		return nil
 	case 1:
 		b = proxyproto.AppendV1(nil, h)
 	default:

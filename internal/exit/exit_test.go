@@ -140,13 +140,18 @@ func TestConnectAsks(t *testing.T) {
 	}
 }
 
+type end netip.AddrPort
+
+func (e end) Local() netip.AddrPort { return netip.AddrPort(e) }
+
 func TestHeader(t *testing.T) {
-	r := &Request{Addr: destination, Client: netip.MustParseAddrPort("198.51.100.7:1234"), Local: netip.MustParseAddrPort("203.0.113.1:8080")}
+	to := end(netip.MustParseAddrPort("203.0.113.1:8080"))
+	r := &Request{Addr: destination, Client: netip.MustParseAddrPort("198.51.100.7:1234"), Conn: to}
 	for version := 1; version <= 2; version++ {
 		var request string
 		_, _, err := open(t, &Proxy{Header: version}, r, func(c net.Conn) {
 			h, rest, err := proxyproto.Read(c)
-			if err != nil || h.Src != r.Client || h.Dst != r.Local {
+			if err != nil || h.Src != r.Client || h.Dst != to.Local() {
 				t.Errorf("version %d: got %+v, %v", version, h, err)
 			}
 			request = string(rest)

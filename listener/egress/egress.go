@@ -77,7 +77,7 @@ var errProtocol = errors.New("neither HTTP nor SOCKS5")
 
 // Serve implements listener.Door.
 func (d *Door) Serve(ctx context.Context, c *listener.Client) {
-	s := &session{Door: d, c: c, conn: c.TCPConn, in: reader{c: c.TCPConn}}
+	s := &session{Door: d, c: c, conn: c.Socket, in: reader{c: c.Socket}}
 	// One deadline for the whole head. A client that is silent, or sends a byte now
 	// and then, would otherwise hold its goroutine and descriptor for ever.
 	c.SetDeadline(c.Start.Add(d.Head))
@@ -119,7 +119,7 @@ func (s *session) serve(ctx context.Context) error {
 const tlsHandshake = 22
 
 func (s *session) handshake(ctx context.Context) error {
-	t := tls.Server(relay.NewConn(s.c.TCPConn, s.in.buf), s.TLS)
+	t := tls.Server(relay.NewConn(s.c.Socket, s.in.buf), s.TLS)
 	if err := t.HandshakeContext(ctx); err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (s *session) tunnel(t target.Target, up *rotate.Upstream, answer []byte) {
 
 // Refuse implements listener.Door.
 func (d *Door) Refuse(c *listener.Client, why error) {
-	s := &session{Door: d, c: c, conn: c.TCPConn, in: reader{c: c.TCPConn}}
+	s := &session{Door: d, c: c, conn: c.Socket, in: reader{c: c.Socket}}
 	c.SetDeadline(time.Now().Add(lingerTime))
 	f := explain(why)
 	c.Line.Reason = f.reason()

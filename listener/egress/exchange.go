@@ -49,7 +49,7 @@ func (x *exchange) serve(r *http.Request) {
 		if p != nil {
 			x.line.Reason = string(x.cutReason())
 			http.NewResponseController(x.w).Flush()
-			relay.Cut(x.c.TCPConn, x.Limits.HalfClosed)
+			relay.Cut(x.c.Socket, x.Limits.HalfClosed)
 		}
 		if why := x.ended.Load(); why != nil {
 			x.line.Reason = string(*why)
@@ -58,7 +58,7 @@ func (x *exchange) serve(r *http.Request) {
 			panic(p)
 		}
 	}()
-	for _, c := range []net.Conn{x.c.TCPConn, x.up.Socket} {
+	for _, c := range []net.Conn{x.c.Socket, x.up.Socket} {
 		defer relay.Spare(c, x.Limits.UserTimeout)()
 	}
 	x.line.Reason = "done"
@@ -76,7 +76,7 @@ func (x *exchange) cut(why relay.Reason) {
 		return
 	}
 	x.up.SetLinger(0) // net/http closes it when it finds the client gone
-	relay.Abort(x.c.TCPConn)
+	relay.Abort(x.c.Socket)
 	relay.Abort(x.up.Socket)
 }
 

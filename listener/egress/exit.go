@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"net"
 	"net/netip"
 
 	"swivel/internal/exit"
@@ -16,10 +15,7 @@ import (
 
 // exitRequest is what another proxy is told of the client.
 func (s *session) exitRequest(l *listener.Line) exit.Request {
-	r := exit.Request{Client: s.c.Addr, Via: s.via}
-	if a, ok := s.c.LocalAddr().(*net.TCPAddr); ok {
-		r.Local = netip.AddrPortFrom(a.AddrPort().Addr().Unmap().WithZone(""), a.AddrPort().Port())
-	}
+	r := exit.Request{Client: s.c.Addr, Conn: s.c.Socket, Via: s.via}
 	if l.Session != "" {
 		// Sessions are a user's own; the proxy knows all of ours as one user.
 		sum := sha256.Sum256([]byte(l.User + "\x00" + l.Session))
@@ -42,7 +38,7 @@ func left(up *rotate.Upstream, l *listener.Line) string { return cmp.Or(up.Said,
 // bound is the same for SOCKS5, which has no words for what is no address.
 func bound(up *rotate.Upstream) netip.AddrPort {
 	if up.Source.Exit == nil {
-		return up.LocalAddr().(*net.TCPAddr).AddrPort()
+		return up.Local()
 	}
 	a, err := netip.ParseAddr(up.Said)
 	if err != nil {

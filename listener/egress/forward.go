@@ -109,7 +109,7 @@ func (f *forwarder) returned() {
 	p := recover()
 	if p != nil && p != http.ErrAbortHandler {
 		f.bug = fmt.Errorf("%v\n%s", p, debug.Stack())
-		relay.Abort(f.c.TCPConn)
+		relay.Abort(f.c.Socket)
 	}
 	if f.hijacked {
 		f.client.Close()

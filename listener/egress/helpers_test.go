@@ -48,6 +48,7 @@ type rig struct {
 
 	addr      string // of the listening socket
 	log       *accessLog
+	sink      io.Writer          // where the log goes to; nil means log
 	accepting context.CancelFunc // ends it
 }
 
@@ -87,7 +88,10 @@ func (r *rig) serve(t testing.TB) {
 		t.Fatal(err)
 	}
 	r.addr = ln.Addr().String()
-	s := &listener.Server{Gate: r.gate, Table: &r.table, Log: zerolog.New(r.log)}
+	if r.sink == nil {
+		r.sink = r.log
+	}
+	s := &listener.Server{Gate: r.gate, Table: &r.table, Log: zerolog.New(r.sink)}
 	s.Use(&r.service)
 	accept, stop := context.WithCancel(context.Background())
 	r.accepting = stop

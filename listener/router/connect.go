@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"time"
 
@@ -14,16 +13,29 @@ import (
 )
 
 // upstream is the connection that a client is relayed to. It is ended by close, or
-// by its tunnel, which calls done.
+// by its tunnel, which does the same.
 type upstream struct {
 	relay.Duplex
 	limits relay.Limits
-	done   func()
+	held   *held
 }
 
 func (u *upstream) close() {
 	u.Close()
-	u.done()
+	u.held.Done()
+}
+
+// held is what an upstream has taken, and gives back at its end.
+type held struct {
+	turn    interface{ Done() }
+	backend *backend // nil when it leads elsewhere
+}
+
+func (h *held) Done() {
+	if h.backend != nil {
+		h.backend.leave()
+	}
+	h.turn.Done()
 }
 
 // connect connects to where the client is to go, within Dial.
@@ -72,7 +84,7 @@ func (s *session) dial(ctx context.Context, to *Target, host string, addrs []net
 		Addrs:  addrs,
 		Target: host,
 		Client: s.c.Addr.Addr(),
-		Exit:   exit.Request{Client: s.c.Addr, Local: s.local()},
+		Exit:   exit.Request{Client: s.c.Addr, Conn: s.c.Socket},
 
 		Timeout: max(until.Sub(start), time.Nanosecond),
 	})
@@ -85,9 +97,9 @@ func (s *session) dial(ctx context.Context, to *Target, host string, addrs []net
 	}
 	l.Address, l.Source, l.Attempts, l.Cooling = up.Addr, up.Source.String(), l.Attempts+up.Attempts, up.Cooling
 	if up.Source.Addr.IsUnspecified() { // the kernel chose
-		l.Source = up.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().String()
+		l.Source = up.Local().Addr().String()
 	}
-	return &upstream{up.Stream, up.Bound(s.Limits), up.Release()}, nil
+	return &upstream{up.Stream, up.Bound(s.Limits), &held{turn: up.Release()}}, nil
 }
 
 // connectBackend connects to the first backend of to that answers. Each has its
@@ -122,11 +134,7 @@ func (s *session) try(ctx context.Context, to *Target, b *backend, until time.Ti
 		return nil, err
 	}
 	to.Backends.succeeded(b)
-	ended := up.done
-	up.done = func() {
-		b.leave()
-		ended()
-	}
+	up.held.backend = b
 	return up, nil
 }
 

@@ -3,7 +3,6 @@ package router
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"swivel/internal/sockopt"
@@ -27,7 +26,7 @@ func (s *session) findOriginal() error {
 	if s.Transparent == Off {
 		return nil
 	}
-	dst := s.local()
+	dst := s.c.Local()
 	if s.Transparent == Redirect {
 		rc, err := s.c.SyscallConn()
 		if err != nil {
@@ -48,10 +47,4 @@ func (s *session) findOriginal() error {
 		return target.ErrLoop
 	}
 	return nil
-}
-
-// local is our end of the client's connection.
-func (s *session) local() netip.AddrPort {
-	a := s.c.LocalAddr().(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }

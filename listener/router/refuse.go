@@ -122,14 +122,14 @@ func (s *session) say(b []byte) {
 	s.c.SetDeadline(time.Now().Add(lingerTime))
 	s.c.Write(b)
 	s.c.CloseWrite()
-	io.CopyN(io.Discard, s.c.TCPConn, lingerBytes)
+	io.CopyN(io.Discard, s.c.Socket, lingerBytes)
 }
 
 // Refuse implements listener.Door.
 func (d *Door) Refuse(c *listener.Client, why error) {
-	s := &session{Door: d, c: c, head: head{c: c.TCPConn}}
+	s := &session{Door: d, c: c, head: head{c: c.Socket}}
 	c.SetDeadline(time.Now().Add(lingerTime))
-	for s.head.kind == unknown && s.head.buf.More(c.TCPConn) == nil {
+	for s.head.kind == unknown && s.head.buf.More(c.Socket) == nil {
 		var err error
 		if s.head.kind, err = kindOf(s.head.buf); err != nil && err != errIncomplete {
 			break

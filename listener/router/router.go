@@ -59,7 +59,7 @@ type session struct {
 
 // Serve implements listener.Door.
 func (d *Door) Serve(ctx context.Context, c *listener.Client) {
-	s := &session{Door: d, c: c, head: head{c: c.TCPConn}}
+	s := &session{Door: d, c: c, head: head{c: c.Socket}}
 	c.Line.Hello = new(listener.Hello)
 	if err := s.serve(ctx); err != nil {
 		s.refuse(err)
@@ -90,7 +90,7 @@ func (s *session) serve(ctx context.Context) error {
 		return err
 	}
 	s.c.SetDeadline(time.Time{})
-	s.c.Relay(relay.NewConn(s.c.TCPConn, s.head.buf), up.Duplex, up.limits, up.done)
+	s.c.Relay(relay.NewConn(s.c.Socket, s.head.buf), up.Duplex, up.limits, up.held)
 	return nil
 }
 
@@ -147,20 +147,20 @@ func (s *session) wanted() netip.AddrPort {
 	case claim != nil && claim.Dst.IsValid():
 		return claim.Dst
 	}
-	return s.local()
+	return s.c.Local()
 }
 
 // introduce tells upstream who the client is, in front of the client's bytes.
 func (s *session) introduce(up *upstream, v SendProxy) error {
+	if v == NoProxy {
+		return nil
+	}
 	h := proxyproto.Header{Src: s.c.Addr, Dst: s.wanted()}
 	var b []byte
-	switch v {
-	case V1:
+	if v == V1 {
 		b = proxyproto.AppendV1(nil, h)
-	case V2:
+	} else {
 		b = proxyproto.AppendV2(nil, h)
-	default:
-		return nil
 	}
 	_, err := up.Write(b)
 	return err

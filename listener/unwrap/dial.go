@@ -39,9 +39,8 @@ func (d *Door) dial(ctx context.Context, l *listener.Line, src, dst netip.AddrPo
 	if err != nil {
 		return nil, err
 	}
-	local, remote := c.AddrPorts()
-	l.Source = local.Addr().String()
-	if local == remote {
+	l.Source = c.Local().Addr().String()
+	if c.Local() == c.Remote() {
 		relay.Abort(c) // the kernel chose the port that it was to reach
 		return nil, target.ErrLoop
 	}

@@ -16,7 +16,6 @@ package unwrap
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"time"
 
@@ -74,10 +73,10 @@ func (d *Door) Serve(ctx context.Context, c *listener.Client) {
 		if c.Ended() == "" {
 			l.Reason = reason(err)
 		}
-		relay.Abort(c.TCPConn) // that the server was not reached is no end of a stream
+		relay.Abort(c.Socket) // that the server was not reached is no end of a stream
 		return
 	}
-	c.Relay(c.TCPConn, up, d.Limits, func() {})
+	c.Relay(c.Socket, up, d.Limits, nil)
 }
 
 func (d *Door) connect(ctx context.Context, c *listener.Client) (*relay.Socket, error) {
@@ -134,9 +133,9 @@ func (d *Door) destination(ctx context.Context, dst, src netip.AddrPort) (netip.
 // Refuse implements listener.Door. There is no protocol to tell c anything in.
 func (d *Door) Refuse(c *listener.Client, why error) {
 	c.Line.Mode, c.Line.Reason = "unwrap", reason(why)
-	relay.Abort(c.TCPConn)
+	relay.Abort(c.Socket)
 }
 
 func cameTo(c *listener.Client) uint16 {
-	return c.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+	return c.Local().Port()
 }
