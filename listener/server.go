@@ -144,6 +144,7 @@ func (s *Server) Serve(accept, clients context.Context, ln Acceptor) error {
 // the client, or has made a tunnel of it, which then goes on without this
 // goroutine; Table.End and Client.End bring both about from outside.
 func (s *Server) serveClient(ctx context.Context, conn *relay.Socket) {
+	growStack()
 	svc := s.service.Load()
 	c := newClient(s, svc, conn)
 	s.Table.add(c)
