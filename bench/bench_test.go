@@ -27,7 +27,8 @@ var tiny = scale{
 	rounds: 1, warm: 20 * time.Millisecond, window: 60 * time.Millisecond,
 	flows: []int{2}, sizes: []int{100, 16 << 10}, exchangers: []int{3},
 	connections: 40,
-	idle:        []int{20}, idleRounds: 1, idleFor: 40 * time.Millisecond,
+	trips:       2, gap: 10 * time.Millisecond,
+	idle: []int{20}, idleRounds: 1, idleFor: 40 * time.Millisecond,
 	beside: []int{0, 20}, unprivilegedRounds: 1,
 	slow:      10,
 	datagrams: []datagramCase{{3, 2}},
@@ -48,7 +49,7 @@ func TestWorks(t *testing.T) {
 	if len(r.tables) != len(works) {
 		t.Fatalf("%d works were done, want %d", len(r.tables), len(works))
 	}
-	positive := []metric{cpuPerGB, rate, cpuPerTrip, tripRate, percentile99, cpuPerConnection, connectionRate, descriptorsPer, memoryStart}
+	positive := []metric{cpuPerGB, rate, cpuPerTrip, tripRate, percentile99, cpuPerConnection, firstMedian, lastWorst, connectionRate, descriptorsPer, memoryStart}
 	for _, table := range r.tables {
 		switch {
 		case table.work.name == "datagrams": // see TestDatagrams

@@ -142,7 +142,7 @@ func (x *exchange) ready() error {
 
 // send sends what is left of the message. The answer is read after it.
 func (x *exchange) send() error {
-	n, err := unix.Write(x.fd, message[:x.unsent])
+	n, err := unix.Write(x.fd, message[:min(x.unsent, len(message))])
 	if err != nil && !transient(err) {
 		return err
 	}

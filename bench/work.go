@@ -18,6 +18,7 @@ var works = []work{
 	{"bulk", "bytes in one direction, as many as go", bulk},
 	{"roundtrip", "a message there and one of the same size back, on open tunnels", roundtrip},
 	{"connect", "a new tunnel, a byte there and back, close", connections},
+	{"detector", "1 MiB less a message, a pause, the message, and 1 MiB back", detector},
 	{"idle", "tunnels that nothing moves through", idle},
 	{"unprivileged", "bulk of 4 connections down, as an ordinary user, with idle tunnels beside it", unprivileged},
 	{"slow", "4 connections down beside slow readers", slow},
@@ -43,6 +44,9 @@ type scale struct {
 	exchangers  []int // connections of roundtrip
 	connections int   // new ones per round; half as many before it
 
+	trips int           // of a detector
+	gap   time.Duration // its pause
+
 	idle       []int         // tunnels
 	idleRounds int           // of it; each turn starts a relay
 	idleFor    time.Duration // how long their CPU is watched
@@ -63,7 +67,8 @@ var full = scale{
 	rounds: 5, warm: 100 * time.Millisecond, window: 400 * time.Millisecond,
 	flows: []int{1, 4, 64}, sizes: []int{100, 1 << 10, 16 << 10}, exchangers: []int{1, 16, 256},
 	connections: 2000,
-	idle:        []int{1000, 5000}, idleRounds: 2, idleFor: time.Second,
+	trips:       20, gap: 250 * time.Millisecond,
+	idle: []int{1000, 5000}, idleRounds: 2, idleFor: time.Second,
 	beside: []int{0, 200, 2000}, unprivilegedRounds: 5,
 	slow:      500,
 	datagrams: []datagramCase{{1, 1}, {1, 64}, {100, 64}, {10000, 64}},
@@ -74,7 +79,8 @@ var small = scale{
 	rounds: 2, warm: 100 * time.Millisecond, window: 250 * time.Millisecond,
 	flows: []int{4, 64}, sizes: []int{100, 16 << 10}, exchangers: []int{1, 64},
 	connections: 600,
-	idle:        []int{1000}, idleRounds: 1, idleFor: time.Second,
+	trips:       8, gap: 250 * time.Millisecond,
+	idle: []int{1000}, idleRounds: 1, idleFor: time.Second,
 	beside: []int{0, 200, 2000}, unprivilegedRounds: 2,
 	slow:      500,
 	datagrams: []datagramCase{{1, 64}, {1000, 64}},
