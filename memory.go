@@ -11,7 +11,7 @@ import (
 
 const (
 	wasteInterval = 30 * time.Second
-	minWaste      = 4 << 20
+	minWaste      = 1 << 20
 	goroutineSize = 4 << 10 // of stack, for one that waits
 )
 
