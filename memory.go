@@ -30,7 +30,7 @@ func giveBack(ctx context.Context) {
 		select {
 		case <-tick.C:
 			m := readMemory()
-			if m.collections == before && m.waste > max(minWaste, m.live/2) {
+			if m.collections == before && m.waste > max(minWaste, m.live/4) {
 				debug.FreeOSMemory()
 				m = readMemory()
 			}

@@ -16,10 +16,8 @@ import (
 // then to its tunnel, but for End.
 type Client struct {
 	*relay.Socket
-	Addr  netip.AddrPort // the client's own, which limits, rules and the log speak of: the one in its PROXY header, or Peer
-	Peer  netip.AddrPort // the other end of the connection
+	Addr  netip.AddrPort // the client's own, which limits, rules and the log speak of: the one in its PROXY header, or Remote
 	Claim *Claim         // nil without a PROXY header
-	Start time.Time      // when it was accepted
 
 	// Accepting is done when no more clients are accepted where c came from, or
 	// another Service is there for them: c may finish what it is at, but is not to
@@ -43,8 +41,18 @@ type Client struct {
 
 // leg is the connection to an upstream that serves a client at the moment.
 type leg struct {
-	pair
+	net.Conn
 	by interface{ End(relay.Reason) } // nil when there is none
+}
+
+// ends returns both of its ends.
+func (l *leg) ends() pair { return pair{l.local(), addrPort(l.RemoteAddr())} }
+
+func (l *leg) local() netip.AddrPort {
+	if s, ok := l.Conn.(interface{ Local() netip.AddrPort }); ok {
+		return s.Local()
+	}
+	return addrPort(l.LocalAddr())
 }
 
 // ender makes a function what ends a leg.
@@ -53,12 +61,9 @@ type ender func(relay.Reason)
 func (f ender) End(why relay.Reason) { f(why) }
 
 func newClient(s *Server, svc *inUse, conn *relay.Socket) *Client {
-	peer := conn.Remote()
 	c := &Client{
 		Socket:    conn,
-		Addr:      peer,
-		Peer:      peer,
-		Start:     time.Now(),
+		Addr:      conn.Remote(),
 		Accepting: svc.using,
 		server:    s,
 	}
@@ -69,7 +74,7 @@ func newClient(s *Server, svc *inUse, conn *relay.Socket) *Client {
 // NewLine returns an access line about c with what is known of every client. A
 // Door that serves several requests of one client writes one of its own for each.
 func (c *Client) NewLine(listener string) Line {
-	return Line{Listener: listener, start: time.Now()}
+	return Line{Listener: listener, Start: time.Now()}
 }
 
 // End ends c for the given reason, whatever it is doing; its peers see a reset.
@@ -100,12 +105,12 @@ func (c *Client) Ended() relay.Reason {
 func (c *Client) Attach(upstream net.Conn, cut func(relay.Reason)) { c.attach(upstream, ender(cut)) }
 
 func (c *Client) attach(upstream net.Conn, by interface{ End(relay.Reason) }) {
-	l := leg{ends(upstream), by}
+	l := leg{upstream, by}
 	c.mu.Lock()
 	c.leg = l
 	ended := c.ended
 	c.mu.Unlock()
-	c.server.Table.addLocal(l.local)
+	c.server.Table.addLocal(l.local())
 	if ended != "" {
 		by.End(ended)
 	}
@@ -117,14 +122,14 @@ func (c *Client) Detach() {
 	l := c.leg
 	c.leg = leg{}
 	c.mu.Unlock()
-	c.server.Table.removeLocal(l.local)
+	c.server.Table.removeLocal(l.local())
 }
 
 // leaves reports whether c is served through an upstream connection from one of net.
 func (c *Client) leaves(net netip.Prefix) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.leg.by != nil && net.Contains(c.leg.local.Addr())
+	return c.leg.by != nil && net.Contains(c.leg.local().Addr())
 }
 
 // Relay makes a tunnel between client, which is c or a layer above it, and upstream.
@@ -182,29 +187,18 @@ func (c *Client) rescue() {
 // the packet filter sent back to it. What such a connection was meant for is known
 // to conntrack: SO_ORIGINAL_DST. With TPROXY it is the socket's own address.
 func (c *Client) OurOwn() bool {
-	if !c.server.Table.hasLocal(c.Peer) {
+	if !c.server.Table.hasLocal(c.Remote()) {
 		return false
 	}
-	if c.server.Table.has(pair{c.Peer, c.Local()}) {
+	if c.server.Table.has(pair{c.Remote(), c.Local()}) {
 		return true
 	}
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return false
 	}
-	dst, err := sockopt.OriginalDst(rc, c.Peer.Addr().Is4())
-	return err == nil && c.server.Table.has(pair{c.Peer, dst})
-}
-
-// ends returns both addresses of an upstream connection.
-func ends(c net.Conn) pair {
-	if s, ok := c.(interface {
-		Local() netip.AddrPort
-		Remote() netip.AddrPort
-	}); ok {
-		return pair{s.Local(), s.Remote()}
-	}
-	return pair{addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())}
+	dst, err := sockopt.OriginalDst(rc, c.Remote().Addr().Is4())
+	return err == nil && c.server.Table.has(pair{c.Remote(), dst})
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -25,7 +25,7 @@ type Flow struct {
 // NewFlow admits a client that a PROXY header names. Its error is ErrConnections, also
 // when descriptors run out, or ErrPerClient.
 func NewFlow(g *Gate, listener string, peer netip.AddrPort, h proxyproto.Header) (*Flow, error) {
-	f := &Flow{Addr: peer, Peer: peer, Claim: newClaim(h), gate: g, Line: Line{Listener: listener, start: time.Now()}}
+	f := &Flow{Addr: peer, Peer: peer, Claim: newClaim(h), gate: g, Line: Line{Listener: listener, Start: time.Now()}}
 	if !h.Local {
 		f.Addr = h.Src
 	}

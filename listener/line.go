@@ -29,7 +29,7 @@ type Line struct {
 
 	Hello *Hello // nil but in mode sni
 
-	start time.Time
+	Start time.Time // when it was accepted, or the request began
 }
 
 // Hello is what the first bytes of a client say, where it is routed by them.
@@ -59,7 +59,7 @@ func (c *Client) log() {
 	c.write(&c.Line)
 }
 
-func (c *Client) write(l *Line) { l.write(c.server.Log, c.Addr, c.Peer, c.Claim) }
+func (c *Client) write(l *Line) { l.write(c.server.Log, c.Addr, c.Remote(), c.Claim) }
 
 // write writes l about a client, who may have been named by a peer.
 func (l *Line) write(log zerolog.Logger, client, peer netip.AddrPort, claim *Claim) {
@@ -78,7 +78,7 @@ func (l *Line) write(log zerolog.Logger, client, peer netip.AddrPort, claim *Cla
 		Float64("connect_ms", ms(l.Connect)).
 		Int64("up", l.Up).
 		Int64("down", l.Down).
-		Float64("took", ms(time.Since(l.start))).
+		Float64("took", ms(time.Since(l.Start))).
 		Int("status", l.Status).
 		Str("reason", l.Reason)
 	if claim != nil {

@@ -49,7 +49,7 @@ func reasonUnnamed(err error) string {
 func (c *Client) name(svc *Service) error {
 	// One deadline for all of the header: a peer that is silent, or sends a byte now
 	// and then, would otherwise hold a goroutine and a descriptor for ever.
-	c.SetReadDeadline(c.Start.Add(svc.Head))
+	c.SetReadDeadline(c.Line.Start.Add(svc.Head))
 	parse := proxyproto.Parse
 	if svc.IPv4InTCP6 {
 		parse = proxyproto.ParseLax

@@ -177,7 +177,7 @@ func (s *Server) serveClient(ctx context.Context, conn *relay.Socket) {
 // proxied reads the PROXY header of a client that has one. It counts from before
 // that, so that connections which never have one are bounded like others.
 func (s *Server) proxied(svc *Service, c *Client) error {
-	if !contain(svc.Proxies, c.Peer.Addr()) {
+	if !contain(svc.Proxies, c.Remote().Addr()) {
 		if svc.Proxied {
 			return errPeer
 		}
@@ -190,7 +190,7 @@ func (s *Server) proxied(svc *Service, c *Client) error {
 	if err := c.name(svc); err != nil {
 		return err
 	}
-	if svc.Proxied || c.Claim.Local || plausible(c.Addr.Addr(), c.Peer.Addr()) {
+	if svc.Proxied || c.Claim.Local || plausible(c.Addr.Addr(), c.Remote().Addr()) {
 		return nil
 	}
 	return fmt.Errorf("%w: %v", errSource, c.Addr)

@@ -91,7 +91,7 @@ func (t *Table) has(p pair) bool {
 	return slices.ContainsFunc(t.list(), func(c *Client) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.leg.by != nil && c.leg.pair == p
+		return c.leg.by != nil && c.leg.ends() == p
 	})
 }
 

@@ -201,8 +201,8 @@ func (p *Pipe) passEOF(d *direction) bool {
 	if p.firstFIN == nil {
 		p.firstFIN = d.src
 	}
-	last := p.open == 1 && p.failed == nil && tcpOf(d.dst.Duplex) != nil
-	return p.reason == "" && !last
+	last := p.open == 1 && tcpOf(d.dst.Duplex) != nil
+	return p.cause == nil && !last
 }
 
 // fail records that s failed with err, unless the tunnel has been cut before.
@@ -210,9 +210,9 @@ func (p *Pipe) fail(s *side, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// EPIPE only says that the other direction was told why.
-	vague := p.failed == s && errors.Is(p.err, unix.EPIPE)
-	if p.reason == "" || vague {
-		p.reason, p.err, p.failed = s.reason(err), err, s
+	vague := p.cause != nil && p.cause.failed == s && errors.Is(p.cause.err, unix.EPIPE)
+	if p.cause == nil || vague {
+		p.cause = &cause{s.reason(err), s, err}
 	}
 }
 
@@ -220,7 +220,7 @@ func (p *Pipe) fail(s *side, err error) {
 func (p *Pipe) settles() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.failed != nil
+	return p.cause != nil && p.cause.failed != nil
 }
 
 // finish closes both sides, in the way that they are to see it, and tells of the end.
@@ -232,22 +232,23 @@ func (p *Pipe) finish() {
 
 func (p *Pipe) close() (Reason, error) {
 	p.mu.Lock()
-	reason, err, failed, firstFIN := p.reason, p.err, p.failed, p.firstFIN
+	cause, firstFIN := p.cause, p.firstFIN
 	p.mu.Unlock()
 	if p.lot != nil {
 		p.lot.vacate(p.key)
 	}
-	switch {
-	case reason == "":
+	if cause == nil {
 		p.client.Close()
 		p.upstream.Close()
 		return firstFIN.closed, nil
-	case failed == &p.client:
+	}
+	switch cause.failed {
+	case &p.client:
 		settle(p.upstream.Duplex, p.limits.HalfClosed)
-	case failed == &p.upstream:
+	case &p.upstream:
 		settle(p.client.Duplex, p.limits.HalfClosed)
 	}
 	Abort(p.client.Duplex)
 	Abort(p.upstream.Duplex)
-	return reason, err
+	return cause.reason, cause.err
 }

@@ -111,7 +111,7 @@ func (tn *tunnel) wantEnd(t testing.TB, want Reason, wantErr bool) {
 func (tn *tunnel) isCut() bool {
 	tn.mu.Lock()
 	defer tn.mu.Unlock()
-	return tn.failed != nil
+	return tn.cause != nil && tn.cause.failed != nil
 }
 
 // eventually waits for a condition for which the kernel has no event.

@@ -199,7 +199,7 @@ func (p *Pipe) park() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := lotOf(upstream)
-	if l == nil || p.reason != "" { // cut, and closed
+	if l == nil || p.cause != nil { // cut, and closed
 		return false
 	}
 	for _, d := range []*direction{&p.up, &p.down} {

@@ -109,9 +109,14 @@ type Pipe struct {
 	open     int8 // guarded by mu; directions that have not ended
 	mu       sync.Mutex
 	firstFIN *side  // guarded by mu; whose EOF came first
-	reason   Reason // guarded by mu; why it was cut, or empty
-	err      error  // guarded by mu; what the failed side said
-	failed   *side  // guarded by mu; nil if the cut came from End
+	cause    *cause // guarded by mu; why it was cut; nil if it was not
+}
+
+// cause is why a Pipe was cut.
+type cause struct {
+	reason Reason
+	failed *side // nil if the cut came from End
+	err    error // what the failed side said
 }
 
 // NewPipe returns a Pipe between client and upstream, which it owns from now on:
@@ -183,8 +188,8 @@ func (p *Pipe) Run() (reason Reason, err error) {
 // cut already keeps its reason; one that has ended is left alone.
 func (p *Pipe) End(r Reason) {
 	p.mu.Lock()
-	if p.reason == "" {
-		p.reason = r
+	if p.cause == nil {
+		p.cause = &cause{reason: r}
 	}
 	inUse := p.lot != nil && p.open > 0
 	p.mu.Unlock()

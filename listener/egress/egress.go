@@ -80,7 +80,7 @@ func (d *Door) Serve(ctx context.Context, c *listener.Client) {
 	s := &session{Door: d, c: c, conn: c.Socket, in: reader{c: c.Socket}}
 	// One deadline for the whole head. A client that is silent, or sends a byte now
 	// and then, would otherwise hold its goroutine and descriptor for ever.
-	c.SetDeadline(c.Start.Add(d.Head))
+	c.SetDeadline(c.Line.Start.Add(d.Head))
 	if err := s.serve(ctx); err != nil {
 		c.Line.Err = err
 		switch {

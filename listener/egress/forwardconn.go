@@ -33,7 +33,7 @@ func newForwardConn(s *session) *forwardConn {
 		Duplex: s.conn,
 		in:     &s.in,
 		idle:   s.Limits.Idle,
-		until:  s.c.Start.Add(s.Head),
+		until:  s.c.Line.Start.Add(s.Head),
 		done:   make(chan struct{}),
 	}
 }

@@ -70,10 +70,10 @@ type head struct {
 // nothing to find a route for; with Outcome "" the client has gone.
 func (s *session) readHead() (Outcome, error) {
 	h := &s.head
-	limit := s.c.Start.Add(s.Head)
+	limit := s.c.Line.Start.Add(s.Head)
 	first := limit
 	if s.FirstByte > 0 && s.FirstByte < s.Head {
-		first = s.c.Start.Add(s.FirstByte)
+		first = s.c.Line.Start.Add(s.FirstByte)
 	}
 	// One deadline for the whole head. A client that is silent, or sends a byte now
 	// and then, would otherwise hold its goroutine and descriptor for ever.

@@ -32,7 +32,7 @@ func (s *session) findOriginal() error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errGone, err)
 		}
-		original, err := sockopt.OriginalDst(rc, s.c.Peer.Addr().Is4())
+		original, err := sockopt.OriginalDst(rc, s.c.Remote().Addr().Is4())
 		original = netip.AddrPortFrom(original.Addr().Unmap(), original.Port())
 		if err != nil || original == dst {
 			return errDirect // conntrack, where it is, has every connection

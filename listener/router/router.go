@@ -102,7 +102,7 @@ func (s *session) decide() (*Target, error) {
 		return &Target{Kind: Original}, nil
 	}
 	out, err := s.readHead()
-	l.Decide = time.Since(s.c.Start)
+	l.Decide = time.Since(s.c.Line.Start)
 	s.note()
 	if err != nil && out == "" {
 		return nil, err
