@@ -35,9 +35,12 @@ var imports = map[string][]string{
 		"rotate",
 	},
 	"listener":        {"internal/proxyproto", "internal/sockopt", "relay"},
-	"listener/egress": {"internal/auth", "internal/exit", "internal/resolver", "internal/target", "listener", "relay", "rotate", "sni"},
-	"listener/router": {"internal/exit", "internal/proxyproto", "internal/resolver", "internal/sockopt", "internal/target", "listener", "relay", "rotate", "sni"},
-	"listener/unwrap": {"internal/proxyproto", "internal/sockopt", "internal/target", "listener", "relay"},
+	"listener/egress": {"internal/auth", "internal/exit", "internal/resolver", "internal/target", "listener", "listener/refusal", "relay", "rotate", "sni"},
+	"listener/router": {"internal/exit", "internal/proxyproto", "internal/resolver", "internal/sockopt", "internal/target", "listener", "listener/refusal", "relay", "rotate", "sni"},
+	"listener/unwrap": {"internal/proxyproto", "internal/sockopt", "internal/target", "listener", "listener/refusal", "relay"},
+
+	"listener/refusal": {"internal/exit", "internal/resolver", "internal/target", "listener", "rotate"},
+
 	"rotate":          {"internal/exit", "internal/sockopt", "relay"},
 	"internal/rules":  {"internal/target"},
 	"internal/exit":   {"internal/proxyproto"},

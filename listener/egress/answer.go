@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,136 +13,92 @@ import (
 	"time"
 
 	"swivel/internal/auth"
-	"swivel/internal/exit"
-	"swivel/internal/resolver"
 	"swivel/internal/target"
-	"swivel/listener"
+	"swivel/listener/refusal"
 	"swivel/relay"
-	"swivel/rotate"
 )
 
 // failure is what a client is told when its request failed.
 type failure struct {
-	status int
-	token  string // of RFC 9209 section 2.3, for Proxy-Status and the reason phrase
-	detail string // for the reason phrase; never what a client sent
-	field  string // a header field that the status asks for
-	rep    byte   // SOCKS5 reply, RFC 1928 section 6
+	refusal.Refusal
+	field string // a header field that the status asks for
+	rep   byte   // SOCKS5 reply, RFC 1928 section 6; zero: what goes with Type
 }
 
 // SOCKS5 replies.
 const (
-	repSuccess      = 0
-	repFailure      = 1
-	repNotAllowed   = 2
-	repNetwork      = 3 // network unreachable
-	repHost         = 4 // host unreachable
-	repRefused      = 5
-	repTimeout      = 6 // TTL expired
-	repCommand      = 7
-	repAddressType  = 8
-	retryAfter      = "Retry-After: 1"
-	retryMuchLater  = "Retry-After: 60"
-	askCredentials  = `Proxy-Authenticate: Basic realm="swivel"`
-	tokenRequest    = "http_request_error"
-	tokenDenied     = "http_request_denied"
-	tokenLimit      = "connection_limit_reached"
-	tokenUnroutable = "destination_ip_unroutable"
-	tokenProtocol   = "http_protocol_error"
-
-	tokenConfiguration = "proxy_configuration_error"
-	tokenUnavailable   = "destination_unavailable"
+	repSuccess     = 0
+	repFailure     = 1
+	repNotAllowed  = 2
+	repNetwork     = 3 // network unreachable
+	repHost        = 4 // host unreachable
+	repRefused     = 5
+	repTimeout     = 6 // TTL expired
+	repCommand     = 7
+	repAddressType = 8
 )
 
-var allow = "Allow: " + strings.Join(methods, ", ")
+// replies are those of SOCKS5 for Proxy Error Types; for others there is repFailure.
+var replies = map[string]byte{
+	refusal.DNSTimeout:        repHost,
+	refusal.DNSError:          repHost,
+	refusal.NotFound:          repHost,
+	refusal.Prohibited:        repNotAllowed,
+	refusal.Unroutable:        repNetwork,
+	refusal.ConnectionRefused: repRefused,
+	refusal.ConnectionTimeout: repTimeout,
+	refusal.RequestDenied:     repNotAllowed,
+	refusal.LoopDetected:      repNotAllowed,
+}
 
-// answers is the table of answers of the README, but for what connect(2) says.
+var (
+	allow          = "Allow: " + strings.Join(methods, ", ")
+	askCredentials = `Proxy-Authenticate: Basic realm="swivel"`
+)
+
+// answers is what there is to say of requests themselves. Of what came after that,
+// package refusal knows.
 var answers = []struct {
 	to error
 	failure
 }{
-	{target.ErrMalformed, failure{400, tokenRequest, "bad target", "", repFailure}},
-	{errMethod, failure{405, tokenRequest, errMethod.Error(), allow, repCommand}},
-	{errVersion, failure{505, tokenRequest, errVersion.Error(), "", repFailure}},
-	{errTooBig, failure{431, tokenRequest, errTooBig.Error(), "", repFailure}},
-	{errTooManyFields, failure{431, tokenRequest, errTooManyFields.Error(), "", repFailure}},
-	{auth.ErrDenied, failure{407, "", "Proxy Authentication Required", askCredentials, repNotAllowed}},
-	{auth.ErrThrottled, failure{429, tokenRequest, "too many wrong passwords", retryMuchLater, repFailure}},
-	{listener.ErrClient, failure{403, tokenDenied, "client address", "", repNotAllowed}},
-	{listener.ErrPerClient, failure{429, tokenRequest, listener.ErrPerClient.Error(), retryAfter, repFailure}},
-	{listener.ErrConnections, failure{503, tokenLimit, "", retryAfter, repFailure}},
-	{target.ErrName, failure{403, tokenDenied, "name", "", repNotAllowed}},
-	{target.ErrPort, failure{403, tokenDenied, "port", "", repNotAllowed}},
-	{target.ErrAddress, failure{403, "destination_ip_prohibited", "", "", repNotAllowed}},
-	{target.ErrLoop, failure{502, "proxy_loop_detected", "", "", repNotAllowed}},
-	{resolver.ErrTimeout, failure{504, "dns_timeout", "", "", repHost}},
-	{resolver.ErrNotFound, failure{502, "dns_error", "no such name", "", repHost}},
-	{resolver.ErrServer, failure{502, "dns_error", "no answer from the name server", "", repHost}},
-	{rotate.ErrNoMatch, failure{503, tokenConfiguration, "no source is as it was asked for", "", repFailure}},
-	{rotate.ErrSessionGone, failure{503, tokenConfiguration, "the source of the session has gone", "", repFailure}},
-	{rotate.ErrNoSource, failure{503, tokenConfiguration, "no source address", "", repFailure}},
-	{rotate.ErrExhausted, failure{503, tokenLimit, "every source address is exhausted", retryAfter, repFailure}},
-	{rotate.ErrResources, failure{503, tokenLimit, "out of sockets", retryAfter, repFailure}},
-	{context.Canceled, failure{503, tokenLimit, "shutting down", retryAfter, repFailure}},
-	{errSOCKS, failure{400, tokenRequest, "", "", repFailure}},
-	{errNoMethod, failure{400, tokenRequest, "", "", repFailure}},
-	{errCommand, failure{405, tokenRequest, "", "", repCommand}},
-	{errAddressType, failure{400, tokenRequest, "", "", repAddressType}},
+	{target.ErrMalformed, failure{Refusal: badRequest(400, "bad target")}},
+	{errMethod, failure{badRequest(405, errMethod.Error()), allow, repCommand}},
+	{errVersion, failure{Refusal: badRequest(505, errVersion.Error())}},
+	{errTooBig, failure{Refusal: badRequest(431, errTooBig.Error())}},
+	{errTooManyFields, failure{Refusal: badRequest(431, errTooManyFields.Error())}},
+	{auth.ErrDenied, failure{refusal.Refusal{Status: 407, Detail: "Proxy Authentication Required"}, askCredentials, repNotAllowed}},
+	{auth.ErrThrottled, failure{Refusal: refusal.Refusal{Status: 429, Type: refusal.RequestError, Detail: "too many wrong passwords", After: time.Minute}}},
+	{errSOCKS, failure{Refusal: badRequest(400, "")}},
+	{errNoMethod, failure{Refusal: badRequest(400, "")}},
+	{errCommand, failure{Refusal: badRequest(405, ""), rep: repCommand}},
+	{errAddressType, failure{Refusal: badRequest(400, ""), rep: repAddressType}},
+}
+
+func badRequest(status int, detail string) refusal.Refusal {
+	return refusal.Refusal{Status: status, Type: refusal.RequestError, Detail: detail}
 }
 
 // explain finds the answer for an error.
 func explain(err error) failure {
 	if m, ok := errors.AsType[malformed](err); ok {
-		return failure{400, tokenRequest, m.Error(), "", repFailure}
+		return failure{Refusal: badRequest(400, m.Error())}
 	}
 	if m, ok := errors.AsType[errMayNot](err); ok {
-		return failure{403, tokenDenied, m.Error(), "", repNotAllowed}
-	}
-	if busy, ok := errors.AsType[*rotate.Busy](err); ok {
-		return failure{429, tokenRequest, "every source was used too recently for this target", retryIn(busy.After), repFailure}
-	}
-	if cooling, ok := errors.AsType[*rotate.Cooling](err); ok {
-		return failure{503, tokenLimit, "every source is cooling", retryIn(cooling.After), repFailure}
-	}
-	if r, ok := errors.AsType[*exit.Refusal](err); ok {
-		return explainRefusal(err, r)
-	}
-	if e, ok := errors.AsType[*exit.Error](err); ok && !errors.Is(err, context.Canceled) {
-		return explainExit(e) // whatever it wraps
+		return failure{Refusal: refusal.Refusal{Status: 403, Type: refusal.RequestDenied, Detail: m.Error()}}
 	}
 	for _, a := range answers {
 		if errors.Is(err, a.to) {
 			return a.failure
 		}
 	}
-	if derr, ok := errors.AsType[*rotate.Error](err); ok {
-		return explainDial(derr)
+	if r, ok := refusal.Of(err); ok {
+		return failure{Refusal: r}
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return failure{408, tokenRequest, "head took too long", "", repFailure}
+		return failure{Refusal: badRequest(408, "head took too long")}
 	}
-	return failure{500, "proxy_internal_error", "", "", repFailure}
-}
-
-// retryIn is the field that tells a client when to come again, in whole seconds.
-func retryIn(d time.Duration) string {
-	return fmt.Sprintf("Retry-After: %d", max(1, (d+time.Second-1)/time.Second))
-}
-
-// explainDial finds the answer for what connect(2) said. EINVAL is what a blackhole
-// route gives, EACCES a prohibit route.
-func explainDial(err *rotate.Error) failure {
-	f := failure{502, "connection_terminated", err.Addr.String(), "", repFailure}
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		f.token, f.rep = "connection_refused", repRefused
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
-		errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EACCES):
-		f.token, f.rep = tokenUnroutable, repNetwork
-	case isTimeout(err):
-		f.status, f.token, f.rep = 504, "connection_timeout", repTimeout
-	}
-	return f
+	return failure{Refusal: refusal.Refusal{Status: 500, Type: refusal.InternalError}}
 }
 
 func isTimeout(err error) bool {
@@ -152,44 +109,38 @@ func isTimeout(err error) bool {
 // explainForward finds the answer for an upstream that connected and then gave no
 // HTTP response.
 func explainForward(err error) failure {
+	r := refusal.Refusal{Status: 502, Type: refusal.ProtocolError}
 	switch {
 	case isTimeout(err):
-		return failure{status: 504, token: "connection_read_timeout"}
+		r.Status, r.Type = 504, refusal.ReadTimeout
 	case errors.Is(err, context.Canceled):
 		return explain(err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return failure{status: 502, token: "connection_terminated"}
+		r.Type = refusal.ConnectionEnded
 	}
-	return failure{status: 502, token: tokenProtocol}
+	return failure{Refusal: r}
 }
 
 // reason is what the access line has for the failure.
-func (f failure) reason() string {
-	if f.token == "" {
-		return "credentials"
-	}
-	return f.token
-}
+func (f failure) reason() string { return cmp.Or(f.Type, "credentials") }
 
 // phrase is the reason phrase: all that many clients show of a failed CONNECT.
-func (f failure) phrase() string {
-	switch {
-	case f.token == "":
-		return f.detail
-	case f.detail == "":
-		return f.token
-	}
-	return f.token + " " + f.detail
-}
+func (f failure) phrase() string { return strings.TrimSpace(f.Type + " " + f.Detail) }
+
+// reply is that of SOCKS5.
+func (f failure) reply() byte { return cmp.Or(f.rep, replies[f.Type], repFailure) }
 
 // response is the failure as a whole HTTP response.
 func (f failure) response() []byte {
-	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n", f.status, f.phrase())
-	if f.token != "" {
-		b = fmt.Appendf(b, "Proxy-Status: swivel; error=%s\r\n", f.token)
+	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n", f.Status, f.phrase())
+	if f.Type != "" {
+		b = fmt.Appendf(b, "Proxy-Status: swivel; error=%s\r\n", f.Type)
 	}
 	if f.field != "" {
 		b = fmt.Appendf(b, "%s\r\n", f.field)
+	}
+	if f.After > 0 {
+		b = fmt.Appendf(b, "Retry-After: %d\r\n", (f.After+time.Second-1)/time.Second) // seconds, RFC 9110 section 10.2.3
 	}
 	return fmt.Appendf(b, "Content-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
 		len(f.phrase())+1, f.phrase())

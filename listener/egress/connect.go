@@ -122,7 +122,7 @@ func (s *session) noRequest(err error) error {
 func (s *session) refuse(l *listener.Line, why error) { s.answer(l, explain(why), why) }
 
 func (s *session) answer(l *listener.Line, f failure, why error) {
-	l.Status, l.Reason, l.Err = f.status, f.reason(), why
+	l.Status, l.Reason, l.Err = f.Status, f.reason(), why
 	extendWrite(s.conn)
 	s.conn.Write(f.response())
 	linger(s.conn)

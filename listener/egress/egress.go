@@ -249,11 +249,11 @@ func (d *Door) Refuse(c *listener.Client, why error) {
 		// has yet to say who it is cannot be led there.
 		answer := []byte{socksVersion, socksNoMethod}
 		if d.Users == nil {
-			answer = s.socksEarlyAnswer(f.rep)
+			answer = s.socksEarlyAnswer(f.reply())
 		}
 		c.Write(answer)
 	case isTokenByte(b):
-		c.Line.Status = f.status
+		c.Line.Status = f.Status
 		c.Write(f.response())
 	default:
 		return

@@ -16,6 +16,7 @@ import (
 
 	"swivel/internal/target"
 	"swivel/listener"
+	"swivel/listener/refusal"
 	"swivel/relay"
 	"swivel/rotate"
 )
@@ -88,7 +89,7 @@ func (x *exchange) cutReason() relay.Reason {
 	case x.client.err.get() != nil, errors.Is(err, net.ErrClosed):
 		return x.leftReason()
 	case err == nil:
-		return tokenProtocol
+		return refusal.ProtocolError
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return relay.Idle
 	case errors.Is(err, io.EOF):

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"net/netip"
 
 	"swivel/internal/exit"
-	"swivel/internal/target"
 	"swivel/listener"
 	"swivel/rotate"
 )
@@ -45,57 +43,4 @@ func bound(up *rotate.Upstream) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return netip.AddrPortFrom(a, 0)
-}
-
-// explainRefusal finds the answer for what another proxy has answered. What that
-// says of a destination is passed on; what it says of us is our own business. err is
-// what r was found in.
-func explainRefusal(err error, r *exit.Refusal) failure {
-	f := failure{r.Status, r.Token, "exit " + r.Proxy.Addr(), "", repFailure}
-	switch r.Status {
-	case 403, 502, 503, 504:
-	case 429:
-		f.field = retryAfter
-	case 500: // which some answer when the destination refuses
-		f.status, f.token = 502, tokenUnavailable
-	default:
-		return failure{503, tokenConfiguration, r.Error(), "", repFailure}
-	}
-	if derr, ok := errors.AsType[*rotate.Error](err); ok && r.Blame() == exit.Destination && known(derr.Addr).IsValid() {
-		f.detail = derr.Addr.String()
-	}
-	f.token = cmp.Or(f.token, defaultTokens[r.Status])
-	switch f.token {
-	case "connection_refused":
-		f.rep = repRefused
-	case tokenUnroutable:
-		f.rep = repNetwork
-	case "connection_timeout":
-		f.rep = repTimeout
-	case "dns_error", "dns_timeout", "destination_not_found":
-		f.rep = repHost
-	case tokenDenied, "destination_ip_prohibited", "proxy_loop_detected":
-		f.rep = repNotAllowed
-	}
-	return f
-}
-
-// What a status means of a proxy that says no more.
-var defaultTokens = map[int]string{
-	403: tokenDenied,
-	429: tokenRequest,
-	502: tokenUnavailable,
-	503: tokenUnavailable,
-	504: "connection_timeout",
-}
-
-// explainExit finds the answer for a proxy that could not be used.
-func explainExit(e *exit.Error) failure {
-	if errors.Is(e, rotate.ErrLoop) {
-		return explain(target.ErrLoop)
-	}
-	if e.Asked && isTimeout(e) {
-		return failure{504, "connection_timeout", "exit " + e.Proxy.Addr(), "", repTimeout}
-	}
-	return failure{503, tokenUnavailable, "exit " + e.Proxy.Addr(), retryAfter, repFailure}
 }

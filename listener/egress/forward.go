@@ -16,6 +16,7 @@ import (
 
 	"swivel/internal/target"
 	"swivel/listener"
+	"swivel/listener/refusal"
 	"swivel/relay"
 )
 
@@ -48,7 +49,7 @@ func (s *session) forward(ctx context.Context) {
 	case f.bug != nil:
 		panic(f.bug)
 	case f.client.refused != 0:
-		s.c.Line.Status, s.c.Line.Reason = f.client.refused, tokenRequest
+		s.c.Line.Status, s.c.Line.Reason = f.client.refused, refusal.RequestError
 	case !f.served && s.c.Ended() == "":
 		s.c.Line.Reason = "no-request"
 	}

@@ -58,11 +58,11 @@ func (s *session) socks(ctx context.Context) error {
 		err = asked
 	}
 	if err != nil {
-		return s.socksRefuse(err, socksReply(explain(err).rep, netip.AddrPort{}))
+		return s.socksRefuse(err, socksReply(explain(err).reply(), netip.AddrPort{}))
 	}
 	up, err := s.open(ctx, l, t)
 	if err != nil {
-		return s.socksRefuse(err, socksReply(explain(err).rep, netip.AddrPort{}))
+		return s.socksRefuse(err, socksReply(explain(err).reply(), netip.AddrPort{}))
 	}
 	s.tunnel(t, up, socksReply(repSuccess, bound(up)))
 	return nil
@@ -72,7 +72,7 @@ func (s *session) socks(ctx context.Context) error {
 // took too long for a whole message, gets none and is the returned error.
 func (s *session) socksRefuse(why error, answer []byte) error {
 	f := explain(why)
-	if errors.Is(why, errGone) || f.status == 408 {
+	if errors.Is(why, errGone) || f.Status == 408 {
 		return why
 	}
 	s.c.Line.Reason, s.c.Line.Err = f.reason(), why

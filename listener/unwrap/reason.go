@@ -8,47 +8,41 @@ import (
 
 	"swivel/internal/target"
 	"swivel/listener"
+	"swivel/listener/refusal"
 	"swivel/relay"
 )
 
+// reasons are those that are told here otherwise than to clients of a proxy, who ask for
+// a target; and what bind(2) says of an address of another host.
 var reasons = []struct {
 	err    error
 	reason string
 }{
 	{listener.ErrClient, "client-denied"},
 	{listener.ErrPerClient, "client-limit"},
-	{listener.ErrConnections, "connection_limit_reached"},
 	{errSource, "source-denied"},
 	{errNoTarget, "no-target"},
 	{errNoDestination, "no-target"},
-	{target.ErrLoop, "proxy_loop_detected"},
-	{target.ErrAddress, "destination_ip_prohibited"},
-	{target.ErrPort, "destination_ip_prohibited"},
+	{target.ErrPort, refusal.Prohibited},
 	{context.Canceled, string(relay.Drained)},
-	{syscall.ECONNREFUSED, "connection_refused"},
-	{syscall.EHOSTUNREACH, "destination_ip_unroutable"},
-	{syscall.ENETUNREACH, "destination_ip_unroutable"},
-	{syscall.EINVAL, "destination_ip_unroutable"},       // a blackhole route
-	{syscall.EACCES, "destination_ip_unroutable"},       // a prohibit route
-	{syscall.EADDRNOTAVAIL, "connection_limit_reached"}, // no port is left
-	{syscall.EADDRINUSE, "connection_limit_reached"},
-	{syscall.EMFILE, "connection_limit_reached"},
-	{syscall.ENFILE, "connection_limit_reached"},
-	{syscall.EPERM, "proxy_internal_error"}, // no privilege, or the packet filter
+	{syscall.EADDRNOTAVAIL, refusal.LimitReached}, // no port is left
+	{syscall.EADDRINUSE, refusal.LimitReached},
+	{syscall.EMFILE, refusal.LimitReached},
+	{syscall.ENFILE, refusal.LimitReached},
+	{syscall.EPERM, refusal.InternalError}, // no privilege, or the packet filter
 }
 
-// reason is what the access line has for err; for what connect(2) said, the words of
-// RFC 9209 section 2.3.
+// reason is what the access line has for err.
 func reason(err error) string {
 	for _, r := range reasons {
 		if errors.Is(err, r.err) {
 			return r.reason
 		}
 	}
-	if isTimeout(err) {
-		return "connection_timeout"
+	if r, ok := refusal.Of(err); ok {
+		return r.Type
 	}
-	return "connection_terminated"
+	return refusal.OfConnect(err)
 }
 
 func isTimeout(err error) bool {
