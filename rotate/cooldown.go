@@ -81,8 +81,8 @@ func (p *Pool) sweep() {
 		}
 	}
 	clean(p.health)
-	for s := p.sites.oldest; s != nil; s = s.newer {
-		clean(s.health)
+	for e := p.sites.byUse.Front(); e != nil; e = e.Next() {
+		clean(e.Value.(*site).health)
 	}
 }
 

@@ -211,7 +211,7 @@ func TestAllCool(t *testing.T) {
 		}
 		refuse := cooling
 		refuse.Refuse = true
-		p.Set(Config{Cooldown: refuse}, list("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+		p.Set(Config{Cooldown: refuse}, sourcesOf("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 		_, err = p.Next(&Request{}, dst4, nil)
 		if c, ok := errors.AsType[*Cooling](err); !ok || c.After != time.Minute {
 			t.Errorf("refused: got %v", err)

@@ -318,7 +318,7 @@ func compare(t *testing.T, rnd *rand.Rand) {
 			now := slices.Clone(all)
 			rnd.Shuffle(len(now), func(i, j int) { now[i], now[j] = now[j], now[i] })
 			now = now[:rnd.IntN(len(now)+1)]
-			p.Set(c, list(now...))
+			p.Set(c, sourcesOf(now...))
 			m.set(now)
 		default:
 			time.Sleep(time.Duration(rnd.IntN(150)) * time.Millisecond)
@@ -363,7 +363,7 @@ func TestPoolChangesFast(t *testing.T) {
 						Labels: map[string]string{"country": []string{"de", "at"}[i%2]},
 					})
 				}
-				p.Set(c, append(sources, list(stays)...))
+				p.Set(c, append(sources, sourcesOf(stays)...))
 				time.Sleep(time.Millisecond)
 			}
 			close(stop)
@@ -372,7 +372,7 @@ func TestPoolChangesFast(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			p.Set(c, list(stays))
+			p.Set(c, sourcesOf(stays))
 			if turn, err := p.await(t.Context(), &Request{Target: "another"}, []int{ipv4}); err != nil || turn.Addr.String() != stays {
 				t.Errorf("at the end: got %v, %v", turn, err)
 			}

@@ -21,7 +21,7 @@ func pool(s Strategy, addrs ...string) *Pool { return poolOf(Config{Strategy: s}
 
 func poolOf(c Config, addrs ...string) *Pool {
 	var p Pool
-	p.Set(c, list(addrs...))
+	p.Set(c, sourcesOf(addrs...))
 	return &p
 }
 
@@ -33,7 +33,7 @@ func addresses(n int) (addrs []string) {
 	return addrs
 }
 
-func list(addrs ...string) (l []Source) {
+func sourcesOf(addrs ...string) (l []Source) {
 	for _, a := range addrs {
 		a, w, _ := strings.Cut(a, "*")
 		var weight int
@@ -202,7 +202,7 @@ func TestTurnReturn(t *testing.T) {
 		take(t, p, dst4, 1)
 		early.Return()
 		late, _ := p.Next(&Request{}, dst4, func(s ID) bool { return s == early.ID() })
-		p.Set(Config{Strategy: RoundRobin}, list("10.0.0.2"))
+		p.Set(Config{Strategy: RoundRobin}, sourcesOf("10.0.0.2"))
 		late.Return()
 		if got, want := take(t, p, dst4, 2), "2 2"; got != want {
 			t.Errorf("got %s, want %s", got, want)
@@ -214,7 +214,7 @@ func TestPoolSet(t *testing.T) {
 	t.Run("goes on where it was", func(t *testing.T) {
 		p := pool(RoundRobin, "10.0.0.1", "10.0.0.2", "10.0.0.3")
 		take(t, p, dst4, 1)
-		p.Set(Config{Strategy: RoundRobin}, list("10.0.0.1", "10.0.0.3", "10.0.0.4"))
+		p.Set(Config{Strategy: RoundRobin}, sourcesOf("10.0.0.1", "10.0.0.3", "10.0.0.4"))
 		if got, want := take(t, p, dst4, 4), "3 4 1 3"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
@@ -222,7 +222,7 @@ func TestPoolSet(t *testing.T) {
 	t.Run("counts open connections on", func(t *testing.T) {
 		p := pool(LeastUsed, "10.0.0.1", "10.0.0.2")
 		p.Next(&Request{}, dst4, nil)
-		p.Set(Config{Strategy: LeastUsed}, list("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+		p.Set(Config{Strategy: LeastUsed}, sourcesOf("10.0.0.1", "10.0.0.2", "10.0.0.3"))
 		if got := p.Sources()[0].Open; got != 1 {
 			t.Errorf("open: got %d, want 1", got)
 		}
@@ -264,10 +264,10 @@ func TestPoolConcurrent(t *testing.T) {
 			})
 		}
 		for range 1000 {
-			p.Set(Config{Strategy: s}, list([]string{"10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2", "10.0.0.3*3"}[:rand.IntN(6)]...))
+			p.Set(Config{Strategy: s}, sourcesOf([]string{"10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2", "10.0.0.3*3"}[:rand.IntN(6)]...))
 		}
 		wg.Wait()
-		p.Set(Config{Strategy: s}, list("10.0.0.9"))
+		p.Set(Config{Strategy: s}, sourcesOf("10.0.0.9"))
 		if got := take(t, p, dst4, 2); got != "9 9" {
 			t.Errorf("%s: at the end: got %s", s, got)
 		}

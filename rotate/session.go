@@ -1,6 +1,7 @@
 package rotate
 
 import (
+	"container/list"
 	"errors"
 	"net/netip"
 	"strings"
@@ -25,9 +26,9 @@ const sessionTime = 10 * time.Minute
 // session is one that has begun.
 type session struct {
 	key
-	older, newer *session
-	began, used  instant
-	pins         [2]pin // by family
+	element     *list.Element // in the order of use
+	began, used instant
+	pins        [2]pin // by family
 }
 
 type key struct{ user, id string }
@@ -45,8 +46,8 @@ const maxSessions = 100_000
 
 // sessions are those of a pool.
 type sessions struct {
-	byKey          map[key]*session
-	oldest, newest *session
+	byKey map[key]*session
+	byUse list.List // the one that was not used for longest is in front
 }
 
 // of returns the session that r belongs to, which may have just begun; nil when it
@@ -57,28 +58,35 @@ func (l *sessions) of(r *Request, now instant) *session {
 	}
 	k := key{r.User, r.Session.ID}
 	s := l.byKey[k]
-	if s != nil {
-		l.unlink(s)
-		if s.over(&r.Session, now) {
-			delete(l.byKey, k)
-			s = nil
-		}
+	if s != nil && s.over(&r.Session, now) {
+		l.end(s)
+		s = nil
 	}
 	if s == nil {
-		if len(l.byKey) >= maxSessions {
-			delete(l.byKey, l.oldest.key)
-			l.unlink(l.oldest)
-		}
-		if l.byKey == nil {
-			l.byKey = make(map[key]*session)
-		}
-		// The texts may be parts of a whole head.
-		s = &session{key: key{strings.Clone(k.user), strings.Clone(k.id)}, began: now}
-		l.byKey[s.key] = s
+		s = l.begin(k, now)
 	}
 	s.used = now
-	l.link(s)
+	l.byUse.MoveToBack(s.element)
 	return s
+}
+
+func (l *sessions) begin(k key, now instant) *session {
+	if len(l.byKey) >= maxSessions {
+		l.end(l.byUse.Front().Value.(*session))
+	}
+	if l.byKey == nil {
+		l.byKey = make(map[key]*session)
+	}
+	// The texts may be parts of a whole head.
+	s := &session{key: key{strings.Clone(k.user), strings.Clone(k.id)}, began: now}
+	s.element = l.byUse.PushBack(s)
+	l.byKey[s.key] = s
+	return s
+}
+
+func (l *sessions) end(s *session) {
+	l.byUse.Remove(s.element)
+	delete(l.byKey, s.key)
 }
 
 // Release ends a user's session, and reports whether there was one. The next request
@@ -91,8 +99,7 @@ func (p *Pool) Release(user, id string) bool {
 	if s == nil {
 		return false
 	}
-	p.pinned.unlink(s)
-	delete(p.pinned.byKey, k)
+	p.pinned.end(s)
 	return true
 }
 
@@ -103,29 +110,6 @@ func (s *session) over(c *Session, now instant) bool {
 		life = sessionTime
 	}
 	return now-s.began >= life || c.Idle > 0 && now-s.used >= c.Idle
-}
-
-func (l *sessions) link(s *session) {
-	s.older, s.newer = l.newest, nil
-	if l.newest != nil {
-		l.newest.newer = s
-	} else {
-		l.oldest = s
-	}
-	l.newest = s
-}
-
-func (l *sessions) unlink(s *session) {
-	if s.older != nil {
-		s.older.newer = s.newer
-	} else {
-		l.oldest = s.newer
-	}
-	if s.newer != nil {
-		s.newer.older = s.older
-	} else {
-		l.newest = s.older
-	}
 }
 
 // pinned takes the source that a request must have, or reports false when it may

@@ -96,7 +96,7 @@ func TestSession(t *testing.T) {
 	t.Run("has another source when its own has gone", func(t *testing.T) {
 		p := pool(RoundRobin, three...)
 		leave(p, in("ann", "x"))
-		p.Set(Config{}, list("10.0.0.2", "10.0.0.3"))
+		p.Set(Config{}, sourcesOf("10.0.0.2", "10.0.0.3"))
 		if got := leave(p, in("ann", "x")) + leave(p, in("ann", "x")); got != "22" {
 			t.Errorf("got %s", got)
 		}
@@ -106,11 +106,11 @@ func TestSession(t *testing.T) {
 		r := in("ann", "x")
 		r.Session.Refuse = true
 		leave(p, r)
-		p.Set(Config{}, list("10.0.0.2", "10.0.0.3"))
+		p.Set(Config{}, sourcesOf("10.0.0.2", "10.0.0.3"))
 		if _, err := p.Next(&r, dst4, nil); !errors.Is(err, ErrSessionGone) {
 			t.Errorf("got %v", err)
 		}
-		p.Set(Config{}, list(three...))
+		p.Set(Config{}, sourcesOf(three...))
 		if got := leave(p, r); got != "1" {
 			t.Errorf("it is back: got %s", got)
 		}

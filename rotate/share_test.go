@@ -105,7 +105,7 @@ func TestHash(t *testing.T) {
 				t.Error("another swivel, which has the sources in another order, chooses others")
 			}
 			gone := netip.MustParseAddr(all[n/2])
-			p.Set(byClient, list(slices.Delete(slices.Clone(all), n/2, n/2+1)...))
+			p.Set(byClient, sourcesOf(slices.Delete(slices.Clone(all), n/2, n/2+1)...))
 			moved := 0
 			for i, a := range fall(p, clients) {
 				if before[i] == gone {
@@ -117,7 +117,7 @@ func TestHash(t *testing.T) {
 			if moved == 0 {
 				t.Errorf("%s had no clients", gone)
 			}
-			p.Set(byClient, list(all...))
+			p.Set(byClient, sourcesOf(all...))
 			if !slices.Equal(fall(p, clients), before) {
 				t.Error("it is back, and not all of its clients are")
 			}
@@ -126,7 +126,7 @@ func TestHash(t *testing.T) {
 	t.Run("with a weight that changes, clients move only to where it rises", func(t *testing.T) {
 		p := poolOf(byClient, "10.0.0.1", "10.0.0.2*2", "10.0.0.3*3")
 		before := fall(p, clients)
-		p.Set(byClient, list("10.0.0.1*2", "10.0.0.2*2", "10.0.0.3*3"))
+		p.Set(byClient, sourcesOf("10.0.0.1*2", "10.0.0.2*2", "10.0.0.3*3"))
 		for i, a := range fall(p, clients) {
 			if a != before[i] && a != netip.MustParseAddr("10.0.0.1") {
 				t.Fatalf("from %s to %s", before[i], a)

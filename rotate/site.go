@@ -1,14 +1,15 @@
 package rotate
 
 import (
+	"container/list"
 	"strings"
 	"time"
 )
 
 // site is what is remembered of a target.
 type site struct {
-	target       string
-	older, newer *site
+	target  string
+	element *list.Element // in the order of use
 
 	cursors [2]cursor // by family, in the order of all sources
 	others  []cursorIn
@@ -47,66 +48,44 @@ const (
 // sites is the targets that are remembered. The ones that were not asked for
 // longest are forgotten first.
 type sites struct {
-	byTarget       map[string]*site
-	oldest, newest *site
-	waiting        map[*site]struct{} // those with a line
-	uses           int                // of all, about
+	byTarget map[string]*site
+	byUse    list.List          // the one that was not asked for for longest is in front
+	waiting  map[*site]struct{} // those with a line
+	uses     int                // of all, about
 }
 
 // site returns the site of a target, and makes it the newest.
 func (p *Pool) site(target string) *site {
 	l := &p.sites
-	s := l.byTarget[target]
-	if s == nil {
-		l.trim(p)
-		// The text may be a part of a whole head.
-		s = &site{target: strings.Clone(target)}
-		if l.byTarget == nil {
-			l.byTarget = make(map[string]*site)
-			l.waiting = make(map[*site]struct{})
-		}
-		l.byTarget[s.target] = s
-	} else if s == l.newest {
+	if s := l.byTarget[target]; s != nil {
+		l.byUse.MoveToBack(s.element)
 		return s
-	} else {
-		l.unlink(s)
 	}
-	s.older, s.newer = l.newest, nil
-	if l.newest != nil {
-		l.newest.newer = s
-	} else {
-		l.oldest = s
+	l.trim(p)
+	// The text may be a part of a whole head.
+	s := &site{target: strings.Clone(target)}
+	if l.byTarget == nil {
+		l.byTarget = make(map[string]*site)
+		l.waiting = make(map[*site]struct{})
 	}
-	l.newest = s
+	l.byTarget[s.target] = s
+	s.element = l.byUse.PushBack(s)
 	return s
-}
-
-func (l *sites) unlink(s *site) {
-	if s.older != nil {
-		s.older.newer = s.newer
-	} else {
-		l.oldest = s.newer
-	}
-	if s.newer != nil {
-		s.newer.older = s.older
-	} else {
-		l.newest = s.older
-	}
 }
 
 // trim makes room for one more.
 func (l *sites) trim(p *Pool) {
-	for s := l.oldest; s != nil && (len(l.byTarget) >= maxSites || l.uses >= maxUses); {
-		next := s.newer
-		if s.line == nil {
-			l.unlink(s)
+	for e := l.byUse.Front(); e != nil && (len(l.byTarget) >= maxSites || l.uses >= maxUses); {
+		next := e.Next()
+		if s := e.Value.(*site); s.line == nil {
+			l.byUse.Remove(e)
 			delete(l.byTarget, s.target)
 			s.gone = true
 			l.uses -= len(s.uses)
 			p.troubled -= len(s.health)
 			p.ails.Store(p.troubled > 0)
 		}
-		s = next
+		e = next
 	}
 }
 

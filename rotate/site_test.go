@@ -84,7 +84,7 @@ func TestPerTarget(t *testing.T) {
 	t.Run("turns go on when the list changes", func(t *testing.T) {
 		p := poolOf(Config{Strategy: PerTarget}, "10.0.0.1", "10.0.0.2", "10.0.0.3")
 		tries(p, "a") // 1
-		p.Set(Config{Strategy: PerTarget}, list("10.0.0.9", "10.0.0.1", "10.0.0.2", "10.0.0.3"))
+		p.Set(Config{Strategy: PerTarget}, sourcesOf("10.0.0.9", "10.0.0.1", "10.0.0.2", "10.0.0.3"))
 		if got, want := tries(p, "a a a"), "2 3 9"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
@@ -235,8 +235,8 @@ func TestSpacing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := poolOf(spaced, "10.0.0.1", "10.0.0.2")
 			tries(p, "a a")
-			p.Set(spaced, list("10.0.0.2"))
-			p.Set(spaced, list("10.0.0.3", "10.0.0.1", "10.0.0.2"))
+			p.Set(spaced, sourcesOf("10.0.0.2"))
+			p.Set(spaced, sourcesOf("10.0.0.3", "10.0.0.1", "10.0.0.2"))
 			if got, want := tries(p, "a a"), "3 -"; got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}
@@ -348,7 +348,7 @@ func TestWait(t *testing.T) {
 			var wg sync.WaitGroup
 			wg.Go(func() { got, _ = ask(p, Request{Target: "a"}) })
 			synctest.Wait()
-			p.Set(waiting, list("10.0.0.1", "10.0.0.2"))
+			p.Set(waiting, sourcesOf("10.0.0.1", "10.0.0.2"))
 			wg.Wait()
 			if got != "2" || time.Since(start) != 0 {
 				t.Errorf("got %s after %v", got, time.Since(start))
