@@ -150,11 +150,13 @@ func TestHeader(t *testing.T) {
 	for version := 1; version <= 2; version++ {
 		var request string
 		_, _, err := open(t, &Proxy{Header: version}, r, func(c net.Conn) {
-			h, rest, err := proxyproto.Read(c)
+			b := make([]byte, 512)
+			n, _ := c.Read(b)
+			h, used, err := proxyproto.Parse(b[:n])
 			if err != nil || h.Src != r.Client || h.Dst != to.Local() {
 				t.Errorf("version %d: got %+v, %v", version, h, err)
 			}
-			request = string(rest)
+			request = string(b[used:n])
 			answer(&request, "HTTP/1.1 200 OK\r\n\r\n", 100)(c)
 		})
 		if err != nil || !strings.HasPrefix(request, "CONNECT 192.0.2.1:443 ") {

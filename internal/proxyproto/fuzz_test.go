@@ -30,7 +30,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%q: %d of %d bytes: got %v", b, i, n, err)
 			}
 		}
-		got, rest, err := Read(iotest.OneByteReader(bytes.NewReader(b)))
+		got, rest, err := read(iotest.OneByteReader(bytes.NewReader(b)))
 		if err != nil || !equal(got, h) || len(rest) != 0 {
 			t.Fatalf("%q in single bytes: got %+v, %q, %v, want %+v", b, got, rest, err, h)
 		}
@@ -40,7 +40,7 @@ func FuzzParse(f *testing.F) {
 
 // checkPrefixes checks that what Read sees of b on its way to err is the same.
 func checkPrefixes(t *testing.T, b []byte, err error) {
-	_, _, rerr := Read(iotest.OneByteReader(bytes.NewReader(b)))
+	_, _, rerr := read(iotest.OneByteReader(bytes.NewReader(b)))
 	switch {
 	case rerr == nil:
 		t.Fatalf("%q: %v, but not in single bytes", b, err)

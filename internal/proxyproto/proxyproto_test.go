@@ -23,7 +23,7 @@ func TestRead(t *testing.T) {
 			"EOF at once": iotest.DataErrReader,
 		} {
 			r := cut(strings.NewReader(header + line + "payload"))
-			h, rest, err := Read(r)
+			h, rest, err := read(r)
 			if err != nil || h.Src != src4 || h.Dst != dst4 {
 				t.Errorf("%s: got %+v, %v", name, h, err)
 			}
@@ -48,7 +48,7 @@ func TestReadEnds(t *testing.T) {
 		{"by a deadline", iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("PROXY"))), iotest.ErrTimeout},
 		{"by what is no header", strings.NewReader("GET / HTTP/1.1\r\n"), errNoHeader},
 	} {
-		if _, _, err := Read(tt.r); !errors.Is(err, tt.want) {
+		if _, _, err := read(tt.r); !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 		}
 	}
@@ -61,7 +61,7 @@ func TestReadAllocatesWhatArrives(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range rounds {
-		if _, _, err := Read(bytes.NewReader(append(claims, 1, 2, 3, 4))); !errors.Is(err, io.ErrUnexpectedEOF) {
+		if _, _, err := read(bytes.NewReader(append(claims, 1, 2, 3, 4))); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatal(err)
 		}
 	}
