@@ -106,7 +106,16 @@ func haproxyArgs(s site) []string { return []string{"-db", "-f", s.config} }
 
 func haproxyConfig(threads int, global, options string) func(site) string {
 	return func(s site) string {
-		return fmt.Sprintf(`global
+		return haproxySettings(s, threads, global, options) + fmt.Sprintf(`listen relay
+	bind %s backlog 4096
+	server origin %s
+`, s.listen, s.origin)
+	}
+}
+
+// haproxySettings is a configuration but for what listens, and leads where.
+func haproxySettings(s site, threads int, global, options string) string {
+	return fmt.Sprintf(`global
 	nbthread %d
 	maxconn %d
 	maxpipes 1000
@@ -120,11 +129,7 @@ defaults
 	timeout connect 5s
 	timeout client 1h
 	timeout server 1h
-listen relay
-	bind %s backlog 4096
-	server origin %s
-`, threads, s.maximum, global, options, s.listen, s.origin)
-	}
+`, threads, s.maximum, global, options)
 }
 
 func nginxConfig(s site) string {

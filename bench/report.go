@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -110,7 +111,7 @@ func (s summary) spread() float64 {
 	if s.Median == 0 {
 		return 0
 	}
-	return (s.Max - s.Min) / 2 / s.Median
+	return (s.Max - s.Min) / 2 / math.Abs(s.Median)
 }
 
 // best returns the best median among the peers, or of the baseline if there are

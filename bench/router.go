@@ -70,21 +70,7 @@ listeners:
 
 func haproxyRouterConfig(global, options string) func(site) string {
 	return func(s site) string {
-		return fmt.Sprintf(`global
-	nbthread 1
-	maxconn %d
-	maxpipes 1000
-	%s
-	log stdout format raw local0
-defaults
-	mode tcp
-	log global
-	option tcplog
-	%s
-	timeout connect 5s
-	timeout client 1h
-	timeout server 1h
-frontend router
+		return haproxySettings(s, 1, global, options) + fmt.Sprintf(`frontend router
 	bind %s backlog 4096
 	tcp-request inspect-delay 5s
 	tcp-request content accept if { req.ssl_hello_type 1 }
@@ -92,7 +78,7 @@ frontend router
 	use_backend origin if { req.ssl_sni -i %s }
 backend origin
 	server origin %s
-`, s.maximum, global, options, s.listen, serverName, s.origin)
+`, s.listen, serverName, s.origin)
 	}
 }
 
