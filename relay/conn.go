@@ -71,10 +71,19 @@ func (c *Conn) takeHead() []byte {
 	if c.head == nil {
 		return nil
 	}
-	head := make([]byte, c.head.Len())
-	c.head.Read(head)
+	var t taker
+	c.head.WriteTo(&t)
 	c.head, c.r = nil, c.TCP
-	return head
+	return t
+}
+
+// taker gets at what a bytes.Reader has left, which that writes at once. Contrary to
+// what a Writer may do it keeps it: who gave it to NewConn has let go of it.
+type taker []byte
+
+func (t *taker) Write(p []byte) (int, error) {
+	*t = p
+	return len(p), nil
 }
 
 // tcpOf returns the TCP connection that c is, or nil.
