@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -31,6 +32,7 @@ func giveBack(ctx context.Context) {
 		case <-tick.C:
 			m := readMemory()
 			if m.collections == before && m.waste > max(minWaste, m.live/4) {
+				runtime.GC() // what a sync.Pool has survives one
 				debug.FreeOSMemory()
 				m = readMemory()
 			}
