@@ -109,7 +109,7 @@ func TestPipeSlowReader(t *testing.T) {
 	answer := random(8 << 20)
 	tn := newTunnel(t, nil, Limits{})
 	tn.client.SetReadBuffer(64 << 10)
-	tn.in.SetWriteBuffer(64 << 10)
+	sendBuffer(t, tn.in, 64<<10)
 	tn.start(t)
 	go func() {
 		mustWrite(t, tn.server, answer)

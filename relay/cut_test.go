@@ -29,7 +29,7 @@ func TestPipeUpstreamReset(t *testing.T) {
 		t.Run(fmt.Sprintf("client reads later, %d bytes", size), func(t *testing.T) {
 			answer := random(min(size, 100_000)) // no more than the sockets hold
 			tn := newTunnel(t, nil, Limits{})
-			tn.in.SetWriteBuffer(4096)
+			sendBuffer(t, tn.in, 4096)
 			tn.start(t)
 			mustWrite(t, tn.server, answer)
 			settle(tn.server, patience)
@@ -52,7 +52,7 @@ func TestPipeUpstreamClosesUnread(t *testing.T) {
 			answer := random(tt.size)
 			tn := newTunnel(t, nil, Limits{})
 			if tt.later {
-				tn.in.SetWriteBuffer(4096) // for most of answer to wait behind it
+				sendBuffer(t, tn.in, 4096) // for most of answer to wait behind it
 			}
 			tn.start(t)
 			upload := make(chan error)
@@ -151,7 +151,7 @@ func TestPipeResetIsNoFIN(t *testing.T) {
 	for range 100 {
 		tn := newTunnel(t, nil, Limits{})
 		tn.client.SetReadBuffer(4096)
-		tn.in.SetWriteBuffer(4096)
+		sendBuffer(t, tn.in, 4096)
 		tn.start(t)
 		mustWrite(t, tn.server, answer) // more than the client's side takes
 		eventually(t, "bytes", func() bool { return tn.Down() > 0 })

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,21 +56,19 @@ func tcpPair(t testing.TB) (a, b *net.TCPConn) {
 type tunnel struct {
 	*Pipe
 	client, server *net.TCPConn // the peers
-	in, out        *net.TCPConn // the Pipe's ends: of client, of server
+	in, out        *Socket      // the Pipe's ends: of client, of server
 	ended          chan struct{}
 	reason         Reason
 	err            error
 }
 
-// newTunnel returns a tunnel whose Run has not been called. A head that is not
+// newTunnel returns a tunnel between Sockets whose Run has not been called. A head that is not
 // nil is replayed in front of what the client sends.
 func newTunnel(t testing.TB, head []byte, l Limits) *tunnel {
 	t.Helper()
 	tn := &tunnel{ended: make(chan struct{})}
-	tn.client, tn.in = tcpPair(t)
-	tn.out, tn.server = tcpPair(t)
-	tn.in.SetDeadline(time.Time{})
-	tn.out.SetDeadline(time.Time{})
+	tn.in, tn.client = acceptedPair(t)
+	tn.out, tn.server = socketPair(t)
 	tn.Pipe = NewPipe(NewConn(tn.in, head), tn.out, l)
 	return tn
 }
@@ -215,7 +214,7 @@ func unread(t testing.TB, c *net.TCPConn) (n int) {
 }
 
 // control calls f with c's descriptor.
-func control(t testing.TB, c *net.TCPConn, f func(fd int) error) {
+func control(t testing.TB, c syscall.Conn, f func(fd int) error) {
 	t.Helper()
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -226,6 +225,12 @@ func control(t testing.TB, c *net.TCPConn, f func(fd int) error) {
 	if err := raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil || ferr != nil {
 		t.Error(err, ferr)
 	}
+}
+
+// sendBuffer is [net.TCPConn.SetWriteBuffer].
+func sendBuffer(t testing.TB, c syscall.Conn, size int) {
+	t.Helper()
+	control(t, c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size) })
 }
 
 // random returns n bytes that no other call returns.

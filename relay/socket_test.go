@@ -16,6 +16,9 @@ import (
 func newSocket(t testing.TB) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,6 +32,8 @@ func listen(t testing.TB) (*net.TCPListener, netip.AddrPort) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
+	// What is accepted inherits it.
+	control(t, ln, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) })
 	a := ln.Addr().(*net.TCPAddr).AddrPort()
 	return ln, netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
@@ -46,6 +51,7 @@ func socketPair(t testing.TB) (*Socket, *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ln.Close()
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(patience))
 	return s, c
@@ -62,10 +68,11 @@ func acceptedPair(t testing.TB) (*Socket, *net.TCPConn) {
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(patience))
 	var s *Socket
-	control2(t, ln, func(fd int) (err error) {
+	control(t, ln, func(fd int) (err error) {
 		s, err = Accept(fd)
 		return err
 	})
+	ln.Close()
 	t.Cleanup(func() { s.Close() })
 	return s, c
 }
@@ -132,7 +139,7 @@ func TestConnect(t *testing.T) {
 	})
 	// With a full backlog SYN is dropped.
 	full, to := listen(t)
-	control2(t, full, func(fd int) error { return unix.Listen(fd, 0) })
+	control(t, full, func(fd int) error { return unix.Listen(fd, 0) })
 	var queued []*Socket
 	for {
 		s, err := Connect(t.Context(), newSocket(t), to, time.Now().Add(200*time.Millisecond))
@@ -157,18 +164,6 @@ func TestConnect(t *testing.T) {
 	full.Close()
 	if n := descriptors(t); n != start {
 		t.Errorf("%d descriptors at the end, %d at the start", n, start)
-	}
-}
-
-func control2(t testing.TB, ln *net.TCPListener, f func(fd int) error) {
-	t.Helper()
-	raw, err := ln.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ferr error
-	if err := raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil || ferr != nil {
-		t.Fatal(err, ferr)
 	}
 }
 

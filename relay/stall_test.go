@@ -2,6 +2,7 @@ package relay
 
 import (
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // userTimeout reads TCP_USER_TIMEOUT back.
-func userTimeout(t testing.TB, c *net.TCPConn) (d time.Duration) {
+func userTimeout(t testing.TB, c syscall.Conn) (d time.Duration) {
 	t.Helper()
 	control(t, c, func(fd int) error {
 		ms, err := unix.GetsockoptInt(fd, unix.SOL_TCP, unix.TCP_USER_TIMEOUT)
@@ -20,9 +21,9 @@ func userTimeout(t testing.TB, c *net.TCPConn) (d time.Duration) {
 }
 
 // paused makes c and its peer hold little, so that the peer's pause is soon felt.
-func paused(c, peer *net.TCPConn, limit time.Duration) {
+func paused(t testing.TB, c TCP, peer *net.TCPConn, limit time.Duration) {
 	setUserTimeout(c, limit)
-	c.SetWriteBuffer(64 << 10)
+	sendBuffer(t, c, 64<<10)
 	peer.SetReadBuffer(64 << 10)
 }
 
@@ -38,7 +39,7 @@ func TestPausedReader(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			tn := newTunnel(t, nil, tt.limits)
-			paused(tn.in, tn.client, limit)
+			paused(t, tn.in, tn.client, limit)
 			tn.start(t)
 			answer := random(4 << 20)
 			go func() { // ends with answer, or the tunnel
@@ -64,7 +65,7 @@ func TestPausedReaderTimeoutComesBack(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond
 	tn := newTunnel(t, nil, Limits{UserTimeout: limit})
-	paused(tn.in, tn.client, limit)
+	paused(t, tn.in, tn.client, limit)
 	tn.start(t)
 	answer := random(4 << 20)
 	go tn.server.Write(answer) // ends with answer
@@ -78,7 +79,7 @@ func TestPausedReaderOfParkedTunnel(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond
 	tn := newTunnel(t, nil, Limits{UserTimeout: limit})
-	paused(tn.in, tn.client, limit)
+	paused(t, tn.in, tn.client, limit)
 	tn.start(t)
 	answer := random(180_000) // what the socket can hold, and more than the client takes
 	go tn.server.Write(answer)
@@ -94,7 +95,7 @@ func TestPausedReaderTLS(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond
 	tn := newTLSTunnel(t, Limits{UserTimeout: limit})
-	paused(tn.in, tn.tunnel.client, limit)
+	paused(t, tn.in, tn.tunnel.client, limit)
 	tn.start(t)
 	answer := random(4 << 20)
 	go func() { // ends with answer
@@ -113,7 +114,7 @@ func TestSpare(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond
 	c, peer := tcpPair(t)
-	paused(c, peer, limit)
+	paused(t, c, peer, limit)
 	stop := Spare(c, limit)
 	defer stop()
 	sent := random(4 << 20)

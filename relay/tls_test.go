@@ -126,7 +126,7 @@ func TestPipeTLSResetIsNoFIN(t *testing.T) {
 	for range 20 {
 		tn := newTLSTunnel(t, Limits{})
 		tn.tunnel.client.SetReadBuffer(4096)
-		tn.in.SetWriteBuffer(4096)
+		sendBuffer(t, tn.in, 4096)
 		tn.start(t)
 		mustWrite(t, tn.server, answer) // more than the client's side takes
 		eventually(t, "the answer on its way", func() bool { return unread(t, tn.tunnel.client) > 0 })
