@@ -15,11 +15,12 @@
 //	load.go    the strategy least-used: a heap
 //	site.go    what is remembered of a target: whose turn it is, who was there
 //	index.go   who was there, when they are many
-//	wait.go    clients that wait until a source may be used again for their target
+//	wait.go    a client that waits until a source may be used again for its target
+//	line.go    those that wait for the same target, and who is next
 //	session.go sessions, which keep to one source
 //	cooldown.go sources that fail are left alone for a while
 //	turn.go    a source that was taken
-//	dial.go    Dialer; race.go its attempts, connect.go one of them
+//	dial.go    Dialer; race.go its attempts, family.go what they leave by, connect.go one of them
 //	exit.go    an attempt that goes through another proxy
 //
 // The package does not know which addresses this host has: whoever does calls
