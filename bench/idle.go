@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -12,7 +13,12 @@ var (
 	kernelPerTunnel = metric{"kernel KiB", lower}
 	descriptorsPer  = metric{"descriptors", lower}
 	idleCPU         = metric{"CPU ms/s", neutral}
+	pssRested       = metric{"rested PSS KiB", lower}
 )
+
+// resting are the relays whose tunnels are looked at once more, after a rest: that
+// takes its time.
+var resting = []string{"swivel", "haproxy"}
 
 // idle measures what a relay holds for a tunnel that nothing moves through: what it
 // holds with many, less what it held without, by their number. Each turn has a
@@ -64,7 +70,14 @@ func (b *bench) idleTurn(ctx context.Context, name string, r *relay, n int) erro
 	b.report.add(name, r, kernelPerTunnel, per(after.kernel, before.kernel))
 	b.report.add(name, r, descriptorsPer, per(after.descriptors, before.descriptors))
 	b.report.add(name, r, idleCPU, 1000*relay.Seconds()/wall.Seconds())
-	return nil
+	if n != slices.Max(b.idle) || !slices.Contains(resting, r.name) {
+		return nil
+	}
+	pause(ctx, b.rest)
+	if after, err = p.memory(); err == nil {
+		b.report.add(name, r, pssRested, per(after.pss, before.pss))
+	}
+	return err
 }
 
 func pause(ctx context.Context, d time.Duration) {

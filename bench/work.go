@@ -60,7 +60,7 @@ type scale struct {
 
 	held  int           // tunnels that live through a spike
 	spike int           // tunnels that do not
-	rest  time.Duration // after it
+	rest  time.Duration // after it, and of the most idle tunnels
 }
 
 var full = scale{
