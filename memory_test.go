@@ -25,8 +25,9 @@ func TestMemorySeesWhatABurstLeaves(t *testing.T) {
 	close(hold)
 	burst.Wait()
 	after := readMemory().waste
-	if after < before+minWaste {
-		t.Errorf("waste: got %d before and %d after, want %d more", before, after, minWaste)
+	const left = 4 << 20 // at least
+	if after < before+left {
+		t.Errorf("waste: got %d before and %d after, want %d more", before, after, left)
 	}
 	debug.FreeOSMemory()
 	if given := readMemory().waste; given > after/2 {

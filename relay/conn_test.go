@@ -98,26 +98,33 @@ func TestConnCopy(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			want := all[1000-tt.head:]
-			from, in := tcpPair(t)
-			out, to := tcpPair(t)
-			before := written(t)
-			go func() {
-				mustWrite(t, from, all[1000:])
-				mustCloseWrite(t, from)
-			}()
-			got := make(chan []byte)
-			go func() {
-				b, _ := io.ReadAll(to)
-				got <- b
-			}()
-			n, err := tt.copy(NewConn(out, nil), NewConn(in, want[:tt.head]))
-			if err != nil || n != int64(len(want)) {
-				t.Errorf("copied %d, %v; want %d", n, err, len(want))
+			once := func() (relayed int) {
+				from, in := tcpPair(t)
+				out, to := tcpPair(t)
+				before := written(t)
+				go func() {
+					mustWrite(t, from, all[1000:])
+					mustCloseWrite(t, from)
+				}()
+				got := make(chan []byte)
+				go func() {
+					b, _ := io.ReadAll(to)
+					got <- b
+				}()
+				n, err := tt.copy(NewConn(out, nil), NewConn(in, want[:tt.head]))
+				if err != nil || n != int64(len(want)) {
+					t.Errorf("copied %d, %v; want %d", n, err, len(want))
+				}
+				mustCloseWrite(t, out)
+				wantSame(t, <-got, want)
+				return written(t) - before - size
 			}
-			mustCloseWrite(t, out)
-			wantSame(t, <-got, want)
-			relayed := written(t) - before - size
-			if spliced := relayed < size/2; spliced != tt.splices {
+			relayed := once()
+			// A source that a busy machine lets send in dribbles is copied for longer.
+			for tries := 1; tt.splices && relayed >= size/8 && tries < 4; tries++ {
+				relayed = once()
+			}
+			if spliced := relayed < size/8; spliced != tt.splices {
 				t.Errorf("wrote %d of %d bytes itself; spliced = %t, want %t", relayed, size, spliced, tt.splices)
 			}
 		})

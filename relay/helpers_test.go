@@ -62,8 +62,8 @@ type tunnel struct {
 	err            error
 }
 
-// newTunnel returns a tunnel between Sockets whose Run has not been called. A head that is not
-// nil is replayed in front of what the client sends.
+// newTunnel returns a tunnel between Sockets whose Run has not been called. A head
+// that is not nil is replayed in front of what the client sends.
 func newTunnel(t testing.TB, head []byte, l Limits) *tunnel {
 	t.Helper()
 	tn := &tunnel{ended: make(chan struct{})}
