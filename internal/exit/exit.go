@@ -65,6 +65,10 @@ type Request struct {
 	Conn   interface{ Local() netip.AddrPort }
 }
 
+// IsKnown reports whether a is an address: one that is unspecified stands for a name
+// that only a proxy looks up.
+func IsKnown(a netip.AddrPort) bool { return a.IsValid() && !a.Addr().IsUnspecified() }
+
 // target is the destination as p is to be told.
 func (p *Proxy) target(r *Request) string {
 	if p.Names && r.Name != "" {
@@ -154,14 +158,7 @@ func (p *Proxy) sendHeader(conn net.Conn, r *Request) error {
 	if !h.Local {
 		h.Dst = r.Conn.Local()
 	}
-	var b []byte
-	switch p.Header {
-	case 1:
-		b = proxyproto.AppendV1(nil, h)
-	default:
-		b = proxyproto.AppendV2(nil, h)
-	}
-	_, err := conn.Write(b)
+	_, err := conn.Write(proxyproto.Append(nil, p.Header, h))
 	return err
 }
 

@@ -57,6 +57,14 @@ func startsWith(b []byte, signature string) error {
 	return nil
 }
 
+// Append appends h as a header of a version, which is 1 or 2, to b.
+func Append(b []byte, version int, h Header) []byte {
+	if version == 1 {
+		return AppendV1(b, h)
+	}
+	return AppendV2(b, h)
+}
+
 // plain is ap as a header has it: an IPv4 address as such, and no zone.
 func plain(ap netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())

@@ -101,17 +101,12 @@ func explain(err error) failure {
 	return failure{Refusal: refusal.Refusal{Status: 500, Type: refusal.InternalError}}
 }
 
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
-}
-
 // explainForward finds the answer for an upstream that connected and then gave no
 // HTTP response.
 func explainForward(err error) failure {
 	r := refusal.Refusal{Status: 502, Type: refusal.ProtocolError}
 	switch {
-	case isTimeout(err):
+	case refusal.IsTimeout(err):
 		r.Status, r.Type = 504, refusal.ReadTimeout
 	case errors.Is(err, context.Canceled):
 		return explain(err)

@@ -24,7 +24,7 @@ func (s *session) exitRequest(l *listener.Line) exit.Request {
 
 // known is a, unless it stands for a name that a proxy has looked up.
 func known(a netip.AddrPort) netip.AddrPort {
-	if a.Addr().IsUnspecified() {
+	if !exit.IsKnown(a) {
 		return netip.AddrPort{}
 	}
 	return a

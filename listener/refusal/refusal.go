@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"syscall"
 	"time"
 
@@ -95,29 +94,33 @@ func Of(err error) (r Refusal, ok bool) {
 		}
 	}
 	if derr, ok := errors.AsType[*rotate.Error](err); ok {
-		r := Refusal{502, OfConnect(err), derr.Addr.String(), 0}
-		if r.Type == ConnectionTimeout {
-			r.Status = 504
-		}
+		r := OfConnect(err)
+		r.Detail = derr.Addr.String()
 		return r, true
 	}
 	return Refusal{}, false
 }
 
-// OfConnect returns the Proxy Error Type for what connect(2) has said.
-func OfConnect(err error) string {
-	var timeout net.Error
+// OfConnect returns the Refusal for what connect(2) has said, or for time that ran out.
+func OfConnect(err error) Refusal {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return ConnectionRefused
+		return Refusal{Status: 502, Type: ConnectionRefused}
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
 		errors.Is(err, syscall.EINVAL), // a blackhole route
 		errors.Is(err, syscall.EACCES): // a prohibit route
-		return Unroutable
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return ConnectionTimeout
+		return Refusal{Status: 502, Type: Unroutable}
+	case IsTimeout(err):
+		return Refusal{Status: 504, Type: ConnectionTimeout}
 	}
-	return ConnectionEnded
+	return Refusal{Status: 502, Type: ConnectionEnded}
+}
+
+// IsTimeout reports whether err says that time ran out: a deadline's, a context's or
+// TCP's.
+func IsTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // ofExit is for what another proxy has answered. What that says of a destination is
@@ -133,15 +136,12 @@ func ofExit(err error, r *exit.Refusal) Refusal {
 	default:
 		return Refusal{503, ConfigurationError, r.Error(), 0}
 	}
-	if derr, ok := errors.AsType[*rotate.Error](err); ok && r.Blame() == exit.Destination && isKnown(derr.Addr) {
+	if derr, ok := errors.AsType[*rotate.Error](err); ok && r.Blame() == exit.Destination && exit.IsKnown(derr.Addr) {
 		out.Detail = derr.Addr.String()
 	}
 	out.Type = cmp.Or(out.Type, defaultTypes[r.Status])
 	return out
 }
-
-// isKnown reports whether a is not for a name that another proxy has looked up.
-func isKnown(a netip.AddrPort) bool { return a.IsValid() && !a.Addr().IsUnspecified() }
 
 // What a status means of a proxy that says no more.
 var defaultTypes = map[int]string{
@@ -155,7 +155,7 @@ var defaultTypes = map[int]string{
 // ofUnusableExit is for a proxy that could not be used.
 func ofUnusableExit(e *exit.Error) Refusal {
 	detail := "exit " + e.Proxy.Addr()
-	if e.Asked && OfConnect(e) == ConnectionTimeout {
+	if e.Asked && IsTimeout(e) {
 		return Refusal{504, ConnectionTimeout, detail, 0}
 	}
 	return Refusal{503, Unavailable, detail, soon}

@@ -58,6 +58,10 @@ func TestOf(t *testing.T) {
 			t.Errorf("%s: got %+v, %t, want %+v", tt.name, got, ok, tt.want)
 		}
 	}
+	// What Of does not know, and a door that was about to connect does.
+	if got := OfConnect(context.DeadlineExceeded); got.Status != 504 || got.Type != ConnectionTimeout {
+		t.Errorf("time ran out: got %+v", got)
+	}
 	for _, err := range []error{io.EOF, errors.New("a bug"), os.ErrDeadlineExceeded} {
 		if got, ok := Of(err); ok {
 			t.Errorf("%v: got %+v", err, got)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"swivel/internal/resolver"
@@ -47,11 +46,8 @@ func explain(err error) answer {
 		}
 	}
 	r, ok := refusal.Of(err)
-	switch {
-	case !ok && errors.Is(err, os.ErrDeadlineExceeded):
-		r = refusal.Refusal{Status: 504, Type: refusal.ConnectionTimeout}
-	case !ok:
-		r = refusal.Refusal{Status: 502, Type: refusal.ConnectionEnded}
+	if !ok { // time ran out for a lookup, or the PROXY header was not taken
+		r = refusal.OfConnect(err)
 	}
 	a := answer{r.Type, sni.InternalError, r.Status}
 	switch {

@@ -19,13 +19,13 @@ const (
 	ToBackends
 )
 
-// SendProxy says which PROXY header goes to upstream first.
+// SendProxy is the version of the PROXY header that goes to upstream first.
 type SendProxy int
 
 const (
-	NoProxy SendProxy = iota
-	V1
-	V2
+	NoProxy SendProxy = 0 // none does
+	V1      SendProxy = 1
+	V2      SendProxy = 2
 )
 
 // Target is where clients are sent.

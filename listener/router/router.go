@@ -156,12 +156,6 @@ func (s *session) introduce(up *upstream, v SendProxy) error {
 		return nil
 	}
 	h := proxyproto.Header{Src: s.c.Addr, Dst: s.wanted()}
-	var b []byte
-	if v == V1 {
-		b = proxyproto.AppendV1(nil, h)
-	} else {
-		b = proxyproto.AppendV2(nil, h)
-	}
-	_, err := up.Write(b)
+	_, err := up.Write(proxyproto.Append(nil, int(v), h))
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"swivel/internal/sockopt"
 	"swivel/internal/target"
 	"swivel/listener"
+	"swivel/listener/refusal"
 	"swivel/relay"
 )
 
@@ -33,7 +34,7 @@ func (d *Door) dial(ctx context.Context, l *listener.Line, src, dst netip.AddrPo
 		l.Attempts++
 		c, err = d.attempt(ctx, netip.AddrPortFrom(src.Addr(), 0), dst, until)
 	}
-	if err != nil && isTimeout(err) && src.Addr().IsValid() {
+	if err != nil && refusal.IsTimeout(err) && src.Addr().IsValid() {
 		err = fmt.Errorf("%w (if it is there, its answers do not come back: swivel check)", err)
 	}
 	if err != nil {

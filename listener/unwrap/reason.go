@@ -3,7 +3,6 @@ package unwrap
 import (
 	"context"
 	"errors"
-	"net"
 	"syscall"
 
 	"swivel/internal/target"
@@ -42,10 +41,5 @@ func reason(err error) string {
 	if r, ok := refusal.Of(err); ok {
 		return r.Type
 	}
-	return refusal.OfConnect(err)
-}
-
-func isTimeout(err error) bool {
-	var nerr net.Error
-	return errors.As(err, &nerr) && nerr.Timeout()
+	return refusal.OfConnect(err).Type
 }
